@@ -1,0 +1,1 @@
+//! Plain slices in, plain slices out.

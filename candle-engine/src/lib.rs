@@ -1,0 +1,9 @@
+//! The engine: weights that are mapped and never copied, CPU kernels picked at run time, fused ops,
+//! KV blocks, text and sessions. The model zoo stands on it; see the crate `candle-engine-models`.
+
+pub mod error;
+pub mod kernels;
+pub mod text;
+pub mod weights;
+
+pub use error::{Context, Error, ErrorKind, Result};

@@ -1,0 +1,1 @@
+//! Weights: mapped files, never copied on the CPU.
