@@ -1,7 +1,10 @@
 //! The engine: weights that are mapped and never copied, CPU kernels picked at run time, fused ops,
 //! KV blocks, text and sessions. The model zoo stands on it; see the crate `candle-engine-models`.
 
+#![deny(unsafe_code)] // but for the kernels, and for mapping a file
+
 pub mod error;
+#[allow(unsafe_code)]
 pub mod kernels;
 pub mod text;
 pub mod weights;
