@@ -6,6 +6,8 @@
 pub mod error;
 #[allow(unsafe_code)]
 pub mod kernels;
+pub mod kv;
+pub mod memory;
 pub mod text;
 pub mod weights;
 
