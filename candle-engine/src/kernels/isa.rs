@@ -1,0 +1,176 @@
+//! The instruction set that the kernels use, found at run time.
+//!
+//! Holding an [`Isa`] proves that this CPU has the level's features: only detection makes values.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use crate::{Error, Result};
+
+/// Environment variable that forces a level.
+pub const ISA_VARIABLE: &str = "CANDLE_ENGINE_ISA";
+
+/// A level of the instruction set that this CPU was found to have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Isa(Level);
+
+/// The levels, each with the features that its kernels may enable.
+///
+/// A `#[target_feature]` attribute in the kernels names the same list; the two must agree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Plain Rust: the specification of every kernel.
+    Scalar,
+    /// `avx2,fma,f16c`
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// `avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c`
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// `neon`, part of the aarch64 baseline
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+impl Level {
+    /// Every level of this architecture, from the plainest to the widest.
+    const ALL: &'static [Self] = &[
+        Self::Scalar,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "aarch64")]
+        Self::Neon,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
+        }
+    }
+
+    /// Whether this CPU, and the system on it, have the features listed at the level.
+    fn is_supported(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.is_supported()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+        }
+    }
+}
+
+impl Isa {
+    /// Every level that this CPU has, from the plainest to the widest. The first is always scalar.
+    pub fn available() -> Vec<Self> {
+        Level::ALL.iter().filter(|level| level.is_supported()).map(|&level| Self(level)).collect()
+    }
+
+    /// The level that `CANDLE_ENGINE_ISA` names, or the widest one if it is unset or empty.
+    ///
+    /// Errors: `Input` if the variable names a level that does not exist or that this CPU lacks. A program
+    /// calls this once at its start, so that the mistake is reported before any work is done.
+    pub fn from_env() -> Result<Self> {
+        match std::env::var_os(ISA_VARIABLE) {
+            None => Self::named(""),
+            Some(name) => Self::named(&name.to_string_lossy()),
+        }
+    }
+
+    /// The level of this name, or the widest one if the name is empty.
+    fn named(name: &str) -> Result<Self> {
+        let available = Self::available();
+        if name.is_empty() {
+            return Ok(available[available.len() - 1]);
+        }
+        if let Some(isa) = available.iter().find(|isa| isa.name().eq_ignore_ascii_case(name)) {
+            return Ok(*isa);
+        }
+        let list: Vec<_> = available.iter().map(|isa| isa.name()).collect();
+        let list = list.join(", ");
+        Err(Error::Input(format!("{ISA_VARIABLE}={name} is not a level of this CPU, which has {list}")))
+    }
+
+    /// The level that the kernels use: that of [`Isa::from_env`], found once.
+    ///
+    /// # Panics
+    ///
+    /// If `CANDLE_ENGINE_ISA` names a level that this CPU lacks: a forced level is never replaced in silence.
+    pub fn best() -> Self {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| Self::from_env().unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// The level's name, as `CANDLE_ENGINE_ISA` spells it.
+    pub fn name(self) -> &'static str {
+        self.0.name()
+    }
+
+    /// The level, for a kernel's dispatching `match`.
+    #[allow(dead_code)] // until the first kernel lands
+    pub(crate) fn level(self) -> Level {
+        self.0
+    }
+}
+
+impl fmt::Debug for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalar_is_always_there_and_names_are_found_again() {
+        let available = Isa::available();
+        assert_eq!(available[0].name(), "scalar");
+        for isa in &available {
+            assert_eq!(Isa::named(isa.name()).unwrap(), *isa);
+            assert_eq!(Isa::named(&isa.name().to_uppercase()).unwrap(), *isa);
+        }
+        assert_eq!(Isa::named("").unwrap(), available[available.len() - 1]);
+    }
+
+    #[test]
+    fn an_unknown_level_is_an_error_that_lists_the_known_ones() {
+        let message = Isa::named("avx1024").unwrap_err().to_string();
+        assert!(message.contains("avx1024") && message.contains("scalar"), "{message}");
+    }
+
+    /// CI forces each level in turn and must see that it ran.
+    #[test]
+    fn the_forced_level_is_the_one_used() {
+        if let Some(name) = std::env::var_os(ISA_VARIABLE).filter(|name| !name.is_empty()) {
+            assert_eq!(Isa::best().name(), name.to_string_lossy().to_lowercase());
+        }
+    }
+}
