@@ -2,6 +2,7 @@
 //!
 //! [`Weights`] is what a checkpoint offers, whatever its container; [`Linear`] is what a matrix becomes.
 
+pub mod gguf;
 mod mapped;
 mod safetensors;
 
@@ -9,6 +10,7 @@ use candle_core::Tensor;
 
 use crate::{Error, Result};
 
+pub use self::gguf::Gguf;
 pub use self::mapped::MappedBytes;
 pub use self::safetensors::SafeTensors;
 
