@@ -127,7 +127,6 @@ impl Isa {
     }
 
     /// The level, for a kernel's dispatching `match`.
-    #[allow(dead_code)] // until the first kernel lands
     pub(crate) fn level(self) -> Level {
         self.0
     }

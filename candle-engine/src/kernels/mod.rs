@@ -1,6 +1,9 @@
 //! Plain slices in, plain slices out.
 
+pub mod act;
 pub mod isa;
+pub mod matmul;
 pub mod threads;
 
+pub use act::Act;
 pub use isa::Isa;

@@ -1,0 +1,62 @@
+//! AVX2 with FMA and F16C: eight lanes, sixteen registers.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::{Act, DenseFormat, Rows, Stored, CHUNK};
+
+tiles!("avx2,fma,f16c", lanes = 8, rows = [8, 5, 4, 3]);
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn zero() -> __m256 {
+    _mm256_setzero_ps()
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load(from: &[f32; 8]) -> __m256 {
+    // SAFETY: eight floats, at any address.
+    unsafe { _mm256_loadu_ps(from.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store(v: __m256, to: &mut [f32; 8]) {
+    // SAFETY: eight floats, at any address.
+    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_stored<F: Stored>(from: &[F::Raw; 8]) -> __m256 {
+    let from = from.as_ptr();
+    match F::FORMAT {
+        // SAFETY: an element of this format has four bytes, so there are 32.
+        DenseFormat::F32 => unsafe { _mm256_loadu_ps(from.cast()) },
+        DenseFormat::F16 => {
+            // SAFETY: an element of this format has two bytes, so there are 16.
+            _mm256_cvtph_ps(unsafe { _mm_loadu_si128(from.cast()) })
+        }
+        DenseFormat::BF16 => {
+            // SAFETY: an element of this format has two bytes, so there are 16.
+            let bits = _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(from.cast()) });
+            _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16))
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+    _mm256_fmadd_ps(a, b, c)
+}
+
+/// The lanes' sum: halves, then quarters, then pairs.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sum(v: __m256) -> f32 {
+    let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+}

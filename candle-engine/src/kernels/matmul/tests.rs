@@ -1,0 +1,298 @@
+use super::driver::{run, Part};
+use super::*;
+use crate::kernels::threads::set_threads;
+
+/// A generator that needs no crate: splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// In -1..1.
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn floats(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.float()).collect()
+    }
+}
+
+const FORMATS: [DenseFormat; 3] = [DenseFormat::F32, DenseFormat::F16, DenseFormat::BF16];
+
+/// The stored bytes of values, after `offset` bytes of something else.
+fn store(values: &[f32], format: DenseFormat, offset: usize) -> Vec<u8> {
+    let mut bytes = vec![0xa5; offset];
+    for &v in values {
+        match format {
+            DenseFormat::F32 => bytes.extend(v.to_le_bytes()),
+            DenseFormat::F16 => bytes.extend(f16::from_f32(v).to_le_bytes()),
+            DenseFormat::BF16 => bytes.extend(bf16::from_f32(v).to_le_bytes()),
+        }
+    }
+    bytes
+}
+
+fn product(isa: Isa, x: &[f32], term: Term, t: usize) -> Vec<f32> {
+    let mut y = vec![0.5; t * term.0.rows()];
+    run(isa, x, &[Part::new(term, Epilogue::Store, &mut y)]);
+    y
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Every ISA is within the rounding of a sum in any order: |error| ≤ k · ε · Σ|x·w|.
+fn assert_close(x: &[f32], w: &[f32], k: usize, got: &[f32], expected: &[f32], what: &str) {
+    let (t, n) = (x.len() / k.max(1), w.len() / k.max(1));
+    for token in 0..t {
+        for row in 0..n {
+            let (x, w) = (&x[token * k..][..k], &w[row * k..][..k]);
+            let magnitude: f32 = x.iter().zip(w).map(|(x, w)| (x * w).abs()).sum();
+            let bound = (k + 1) as f32 * f32::EPSILON * magnitude;
+            let (got, expected) = (got[token * n + row], expected[token * n + row]);
+            assert!((got - expected).abs() <= bound, "{what}, [{token}, {row}]: {got} for {expected}");
+        }
+    }
+}
+
+fn compare(random: &mut Random, t: usize, n: usize, k: usize, format: DenseFormat, offset: usize) {
+    let x = random.floats(t * k);
+    let w = random.floats(n * k);
+    let bytes = store(&w, format, offset);
+    let dense = Dense::new(&bytes[offset..], format, n, k);
+    let isas = Isa::available();
+    let expected = product(isas[0], &x, (dense, None), t);
+    for &isa in &isas[1..] {
+        let got = product(isa, &x, (dense, None), t);
+        let what = format!("{isa} {format:?} t={t} n={n} k={k} offset={offset}");
+        // The stored values differ from `w` by their rounding; the bound's magnitude hardly does.
+        assert_close(&x, &w, k, &got, &expected, &what);
+    }
+}
+
+#[test]
+fn scalar_is_the_definition() {
+    let random = &mut Random(1);
+    let (t, n, k) = (3, 4, 2500);
+    let (x, w) = (random.floats(t * k), random.floats(n * k));
+    let bytes = store(&w, DenseFormat::F32, 0);
+    let got = product(Isa::available()[0], &x, (Dense::new(&bytes, DenseFormat::F32, n, k), None), t);
+    let expected: Vec<f32> = (0..t * n)
+        .map(|i| (0..k).map(|j| x[i / n * k + j] as f64 * w[i % n * k + j] as f64).sum::<f64>() as f32)
+        .collect();
+    assert_close(&x, &w, k, &got, &expected, "scalar");
+}
+
+#[test]
+fn every_isa_matches_scalar_at_every_length_and_alignment() {
+    let random = &mut Random(2);
+    for k in 0..=70 {
+        for format in FORMATS {
+            compare(random, k % 9 + 1, k % 20 + 1, k, format, k % 7);
+        }
+    }
+}
+
+#[test]
+fn every_isa_matches_scalar_at_every_tile() {
+    let random = &mut Random(3);
+    for t in 1..=9 {
+        for n in 1..=20 {
+            let format = FORMATS[(t + n) % 3];
+            compare(random, t, n, 37, format, t % 4);
+        }
+    }
+    for (t, n, k) in
+        [(1, 300, 2060), (40, 100, 1030), (5, 97, 3000), (600, 3, 1025), (33, 1, 1), (64, 193, 64)]
+    {
+        FORMATS.into_iter().for_each(|format| compare(random, t, n, k, format, 1));
+    }
+}
+
+#[test]
+fn an_element_does_not_depend_on_its_batch() {
+    let random = &mut Random(4);
+    let (n, k, most) = (105, 1100, 67);
+    let x = random.floats(most * k);
+    let w = random.floats(n * k);
+    for isa in Isa::available() {
+        for format in FORMATS {
+            let bytes = store(&w, format, 3);
+            let term = (Dense::new(&bytes[3..], format, n, k), None);
+            let whole = product(isa, &x, term, most);
+            for (start, t) in [(0, 1), (66, 1), (5, 2), (9, 3), (11, 4), (1, 5), (20, 31), (3, 32), (2, 61)] {
+                let part = product(isa, &x[start * k..][..t * k], term, t);
+                assert_eq!(bits(&part), bits(&whole[start * n..][..t * n]), "{isa} {format:?} {start}+{t}");
+            }
+            // Nor on the rows around it.
+            for (start, rows) in [(0, 1), (104, 1), (3, 2), (50, 17)] {
+                let size = k * format.size();
+                let dense = Dense::new(&bytes[3 + start * size..][..rows * size], format, rows, k);
+                for t in [1, 7, 67] {
+                    let part = product(isa, &x[..t * k], (dense, None), t);
+                    for (i, row) in part.chunks(rows).enumerate() {
+                        assert_eq!(
+                            bits(row),
+                            bits(&whole[i * n + start..][..rows]),
+                            "{isa} rows {start}+{rows}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_thread_count_changes_nothing() {
+    let random = &mut Random(5);
+    let (n, k) = (1000, 513);
+    let w = random.floats(n * k);
+    let bytes = store(&w, DenseFormat::BF16, 0);
+    let term = (Dense::new(&bytes, DenseFormat::BF16, n, k), None);
+    for isa in Isa::available() {
+        for t in [1, 6, 50] {
+            let x = random.floats(t * k);
+            set_threads(1);
+            let alone = product(isa, &x, term, t);
+            for threads in [2, 3, 8] {
+                set_threads(threads);
+                assert_eq!(bits(&product(isa, &x, term, t)), bits(&alone), "{isa} t={t} threads={threads}");
+            }
+        }
+    }
+    set_threads(2);
+}
+
+#[test]
+fn fusion_changes_nothing() {
+    let random = &mut Random(6);
+    let k = 1030;
+    let bytes: Vec<_> = FORMATS.map(|format| store(&random.floats(130 * k), format, 0)).into();
+    let biases: Vec<_> = (0..3).map(|_| random.floats(130)).collect();
+    let term = |i: usize, n: usize, bias: bool| -> Term {
+        let dense = Dense::new(&bytes[i][..n * k * FORMATS[i].size()], FORMATS[i], n, k);
+        (dense, bias.then_some(&biases[i][..n]))
+    };
+    for isa in Isa::available() {
+        for t in [1, 2, 5, 40] {
+            let x = random.floats(t * k);
+            let terms = [term(0, 130, true), term(1, 7, false), term(2, 40, true)];
+            let mut outs = [vec![0.0; t * 130], vec![0.0; t * 7], vec![0.0; t * 40]];
+            let parts = terms.iter().zip(&mut outs).map(|(&term, y)| Part::new(term, Epilogue::Store, y));
+            run(isa, &x, &parts.collect::<Vec<_>>());
+            for (term, out) in terms.into_iter().zip(&outs) {
+                assert_eq!(bits(out), bits(&product(isa, &x, term, t)), "{isa} t={t}");
+                // The bias is added last.
+                if let Some(bias) = term.1 {
+                    let bare = product(isa, &x, (term.0, None), t);
+                    let sums: Vec<_> = bare.iter().zip(bias.iter().cycle()).map(|(a, b)| a + b).collect();
+                    assert_eq!(bits(out), bits(&sums), "{isa} t={t}");
+                }
+            }
+
+            let residual = random.floats(t * 130);
+            let mut y = residual.clone();
+            run(isa, &x, &[Part::new(term(2, 130, true), Epilogue::Add, &mut y)]);
+            let sums = product(isa, &x, term(2, 130, true), t);
+            let expected: Vec<_> = residual.iter().zip(&sums).map(|(a, b)| a + b).collect();
+            assert_eq!(bits(&y), bits(&expected), "{isa} t={t}");
+
+            for act in [Act::Silu, Act::Gelu, Act::GeluTanh, Act::Relu] {
+                let (gate, up) = (term(1, 130, true), term(2, 130, true));
+                run(isa, &x, &[Part::new(gate, Epilogue::Gate { up, act }, &mut y)]);
+                let (gate, up) = (product(isa, &x, gate, t), product(isa, &x, up, t));
+                let expected: Vec<_> = gate.iter().zip(&up).map(|(g, u)| act.apply(*g) * u).collect();
+                assert_eq!(bits(&y), bits(&expected), "{isa} t={t} {act:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn infinity_and_nan_go_through() {
+    for isa in Isa::available() {
+        for format in FORMATS {
+            for k in [1, 5, 16, 23, 40, 1050] {
+                for t in [1, 3, 4, 33] {
+                    for (value, check) in [
+                        (f32::NAN, f32::is_nan as fn(f32) -> bool),
+                        (f32::INFINITY, |y| y == f32::INFINITY),
+                        (f32::NEG_INFINITY, |y| y == f32::NEG_INFINITY),
+                    ] {
+                        let n = 9;
+                        let mut w = vec![1.0; n * k];
+                        w[4 * k + k - 1] = value;
+                        let bytes = store(&w, format, 0);
+                        let y = product(isa, &vec![1.0; t * k], (Dense::new(&bytes, format, n, k), None), t);
+                        for (i, &y) in y.iter().enumerate() {
+                            let right = if i % n == 4 { check(y) } else { y == k as f32 };
+                            assert!(right, "{isa} {format:?} k={k} t={t} [{i}]: {y} of {value}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_half_widens_to_its_value() {
+    let halves: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    for isa in Isa::available() {
+        for format in [DenseFormat::F16, DenseFormat::BF16] {
+            // One column: each output is one element.
+            let y = product(isa, &[1.0], (Dense::new(&halves, format, 1 << 16, 1), None), 1);
+            for (i, y) in y.into_iter().enumerate() {
+                let expected = match format {
+                    DenseFormat::F16 => f16::from_bits(i as u16).to_f32(),
+                    _ => bf16::from_bits(i as u16).to_f32(),
+                };
+                assert!(y == expected || y.is_nan() && expected.is_nan(), "{isa} {format:?} {i:#06x}: {y}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_public_functions_agree() {
+    let random = &mut Random(7);
+    let (t, n, k) = (3, 10, 20);
+    let (x, bias) = (random.floats(t * k), random.floats(n));
+    let bytes = store(&random.floats(n * k), DenseFormat::F16, 0);
+    let w = Dense::new(&bytes, DenseFormat::F16, n, k);
+    let mut y = vec![0.0; t * n];
+    matmul(&x, &w, Some(&bias), &mut y);
+    let (mut first, mut second) = (vec![0.0; t * n], vec![0.0; t * n]);
+    matmul_many(&x, &[(w, Some(&bias)), (w, Some(&bias))], &mut [&mut first, &mut second]);
+    assert_eq!((bits(&first), bits(&second)), (bits(&y), bits(&y)));
+    first.fill(0.0);
+    matmul_add(&x, &w, Some(&bias), &mut first);
+    assert_eq!(bits(&first), bits(&y));
+    matmul_gated(&x, (w, Some(&bias)), (w, Some(&bias)), Act::Relu, &mut first);
+    let expected: Vec<_> = y.iter().map(|&y| if y < 0.0 { 0.0 * y } else { y * y }).collect();
+    assert_eq!(bits(&first), bits(&expected));
+}
+
+#[test]
+fn empty_shapes_are_fine() {
+    for (t, n, k) in [(0, 5, 7), (3, 0, 7), (3, 5, 0), (0, 0, 0)] {
+        let (x, bytes) = (vec![1.0; t * k], vec![0; n * k * 4]);
+        let y = product(Isa::best(), &x, (Dense::new(&bytes, DenseFormat::F32, n, k), None), t);
+        assert!(y.iter().all(|&y| y == 0.0), "{t} {n} {k}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "x of 2 tokens")]
+fn lengths_are_checked() {
+    let bytes = [0; 4 * 3 * 5];
+    matmul(&[0.0; 9], &Dense::new(&bytes, DenseFormat::F32, 3, 5), None, &mut [0.0; 6]);
+}
