@@ -1,1 +1,4 @@
-//! Tokenizers, chat templates, samplers.
+//! Tokenizers, chat templates, samplers, stop strings.
+
+pub mod sampler;
+pub mod stop;
