@@ -1,4 +1,5 @@
 //! Tokenizers, chat templates, samplers, stop strings.
 
+pub mod chat;
 pub mod sampler;
 pub mod stop;
