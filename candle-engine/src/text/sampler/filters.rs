@@ -64,11 +64,15 @@ fn keep_first(list: &mut Vec<Candidate>, k: usize, order: impl Fn(&Candidate, &C
     list.sort_unstable_by(order);
 }
 
-/// Keeps the smallest set of best candidates that together have the probability `p`; at least one.
+/// The sum of all weights, which makes probabilities of them.
+pub(super) fn total(list: &[Candidate], max: f32) -> f64 {
+    list.iter().map(|c| weight(c.logit, max)).sum()
+}
+
+/// Keeps the smallest set of best candidates that together have the probability `p`, weights over `total`; at least one.
 ///
 /// Source: Holtzman et al., "The curious case of neural text degeneration", ICLR 2020.
-pub(super) fn top_p(list: &mut Vec<Candidate>, max: f32, p: f64) {
-    let total: f64 = list.iter().map(|c| weight(c.logit, max)).sum();
+pub(super) fn top_p(list: &mut Vec<Candidate>, max: f32, total: f64, p: f64) {
     keep_mass(list, best_first, |c| weight(c.logit, max) / total, |mass| mass >= p);
 }
 

@@ -11,13 +11,16 @@ pub(super) fn maximum(logits: &[f32]) -> Result<f32> {
     const LANES: usize = 16;
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let mut nan = false;
-    for chunk in logits.chunks(LANES) {
+    let chunks = logits.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
         for (lane, &x) in lanes.iter_mut().zip(chunk) {
             *lane = if x > *lane { x } else { *lane };
-            nan |= x.is_nan();
         }
+        nan |= chunk.iter().fold(false, |nan, x| nan | x.is_nan());
     }
-    let max = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    nan |= rest.iter().any(|x| x.is_nan());
+    let max = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
     if nan {
         let id = logits.iter().position(|x| x.is_nan()).unwrap_or_default();
         return Err(Error::Input(format!("the logit of token {id} is NaN")));

@@ -236,11 +236,14 @@ impl Sampler {
         }
         // The typical ones need not include the best.
         let max = list.iter().map(|c| c.logit).fold(f32::NEG_INFINITY, f32::max);
-        if options.top_p < 1.0 {
-            filters::top_p(list, max, options.top_p.into());
-        }
+        // Both of these keep the best, so their order does not matter as long as the total is that before min-p. This
+        // way top-p need not sort what min-p drops.
+        let total = (options.top_p < 1.0).then(|| filters::total(list, max));
         if options.min_p > 0.0 {
             filters::min_p(list, max, options.min_p.into());
+        }
+        if let Some(total) = total {
+            filters::top_p(list, max, total, options.top_p.into());
         }
         Ok(draw(list, max, options.temperature.into(), self.rng.next_f64()))
     }
