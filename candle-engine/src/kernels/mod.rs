@@ -1,6 +1,7 @@
 //! Plain slices in, plain slices out.
 
 pub mod act;
+pub mod blocks;
 pub mod isa;
 pub mod matmul;
 pub mod threads;
