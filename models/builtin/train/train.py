@@ -1,0 +1,157 @@
+"""Train the story-teller on stories, within a budget of wall-clock minutes.
+
+    python train.py train.txt held_out.txt ../stories --minutes 50 --state state.pt
+
+The learning rate warms up, stays and decays linearly to zero when the time is up, so the budget is all there is to
+plan. A state is saved every few minutes and taken up again if present. Matrices are trained by Muon (momentum,
+orthogonalised by Newton-Schulz iterations), embeddings and norms by AdamW.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tokenizers import Tokenizer
+from torch.nn import functional as F
+
+from model import CONFIG, Llama
+
+
+def orthogonalise(g, steps=5):
+    """The nearest (semi-)orthogonal matrix of `g`, roughly: a quintic Newton-Schulz iteration."""
+    a, b, c = 3.4445, -4.7750, 2.0315  # steep at zero: small singular values reach 1 in few steps
+    tall = g.shape[0] > g.shape[1]
+    x = g.T if tall else g
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x.T if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """SGD with Nesterov momentum whose update of a matrix is orthogonalised."""
+
+    def __init__(self, params, lr, momentum=0.95, weight_decay=0.01):
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            lr, mu = group["lr"], group["momentum"]
+            for p in group["params"]:
+                m = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                m.mul_(mu).add_(p.grad, alpha=1 - mu)
+                update = orthogonalise(p.grad.lerp(m, mu))
+                p.mul_(1 - lr * group["weight_decay"])
+                p.add_(update, alpha=-lr * max(1, p.shape[0] / p.shape[1]) ** 0.5)
+
+
+def tokens(tokenizer, path, part=0, parts=1):
+    """Every `parts`-th story of a file as one stream, each begun by the end token of the one before."""
+    lines = Path(path).read_text().splitlines()[part::parts]
+    return np.concatenate([np.array(e.ids, dtype=np.uint16) for e in tokenizer.encode_batch(lines)])
+
+
+def batches(stream, batch, length, seed):
+    """Endless random windows that begin where a story begins, so that positions are those of generation."""
+    rng = np.random.default_rng(seed)
+    starts = np.flatnonzero(stream[: -length - 1] == 0)
+    while True:
+        order = rng.permutation(starts)
+        for i in range(0, len(order) - batch + 1, batch):
+            w = np.stack([stream[s : s + length + 1] for s in order[i : i + batch]]).astype(np.int64)
+            yield torch.from_numpy(w[:, :-1]), torch.from_numpy(w[:, 1:])
+
+
+def loss_of(model, x, y):
+    return F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+
+
+@torch.no_grad()
+def evaluate(model, stream, length, windows=48):
+    gen = batches(stream, 16, length, seed=0)
+    return sum(loss_of(model, *next(gen)).item() for _ in range(windows // 16)) / (windows // 16)
+
+
+def work(rank, a):
+    """One of `a.workers` processes with one thread each: on busy cores they wait for each other once a step, not once an operation."""
+    torch.manual_seed(a.seed)
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{a.state.resolve()}.meet", rank=rank, world_size=a.workers)
+    tokenizer = Tokenizer.from_file(str(a.model / "tokenizer.json"))
+    stream, held_out = tokens(tokenizer, a.train, rank, a.workers), tokens(tokenizer, a.held_out)
+    model = Llama()
+    params = list(model.parameters())
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim == 1 or "embed" in n]
+    opts = [Muon(matrices, a.lr), torch.optim.AdamW(others, a.lr / 5, betas=(0.9, 0.95), weight_decay=0.0)]
+    bases = [o.param_groups[0]["lr"] for o in opts]
+    if rank == 0:
+        print(f"{sum(p.numel() for p in params):,} parameters, {len(stream) * a.workers:,} training tokens or so", flush=True)
+
+    step, spent, mean = 0, 0.0, None
+    if a.state.exists():
+        saved = torch.load(a.state)
+        model.load_state_dict(saved["model"])
+        for o, s in zip(opts, saved["opts"]):
+            o.load_state_dict(s)
+        step, spent = saved["step"], saved["spent"]
+    share = a.batch // a.workers
+    feed = batches(stream, share, a.length, seed=(a.seed, rank, step))
+    began = time.monotonic()
+    saved_at = minutes = spent
+    while minutes < a.minutes:
+        loss = loss_of(model, *next(feed))
+        loss.backward()
+        # One sum carries the gradients, the loss and rank 0's clock, so that all agree on all three.
+        clock = spent + (time.monotonic() - began) / 60
+        extra = torch.tensor([loss.item(), clock * a.workers if rank == 0 else 0.0])
+        flat = torch.cat([p.grad.flatten() for p in params] + [extra])
+        dist.all_reduce(flat)
+        flat /= a.workers
+        for p, g in zip(params, flat.split([p.numel() for p in params] + [2])):
+            p.grad.copy_(g.view_as(p))
+        now, minutes = flat[-2].item(), flat[-1].item()
+        torch.nn.utils.clip_grad_norm_(others, 1.0)
+        # Warm-up, flat, then linear to zero over the last 60 % of the time.
+        scale = min(1, (step + 1) / 50, max(1 - minutes / a.minutes, 0) / 0.6)
+        for o, base in zip(opts, bases):
+            o.param_groups[0]["lr"] = base * scale
+            o.step()
+            o.zero_grad()
+        step += 1
+        mean = now if mean is None else 0.97 * mean + 0.03 * now
+        if rank == 0 and step % 20 == 0:
+            print(json.dumps(dict(step=step, minutes=round(minutes, 2), loss=round(mean, 4), tokens=step * a.batch * a.length)), flush=True)
+        if rank == 0 and (minutes - saved_at > a.save_every or minutes >= a.minutes):
+            print(f"step {step} held-out loss {evaluate(model, held_out, a.length):.4f}", flush=True)
+            temporary = a.state.with_suffix(".tmp")
+            torch.save(dict(model=model.state_dict(), opts=[o.state_dict() for o in opts], step=step, spent=minutes, tokens=step * a.batch * a.length), temporary)
+            temporary.replace(a.state)
+            saved_at = minutes
+    dist.destroy_process_group()
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("train"), p.add_argument("held_out"), p.add_argument("model", type=Path)
+    p.add_argument("--minutes", type=float, default=50)
+    p.add_argument("--state", type=Path, default=Path("state.pt"))
+    p.add_argument("--workers", type=int, default=2)
+    p.add_argument("--batch", type=int, default=32)
+    p.add_argument("--length", type=int, default=256)
+    p.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW's is a fifth")
+    p.add_argument("--save-every", type=float, default=4, help="minutes")
+    p.add_argument("--seed", type=int, default=1)
+    a = p.parse_args()
+    Path(f"{a.state.resolve()}.meet").unlink(missing_ok=True)
+    torch.multiprocessing.spawn(work, (a,), nprocs=a.workers)
+
+
+if __name__ == "__main__":
+    main()
