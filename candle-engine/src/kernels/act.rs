@@ -1,23 +1,29 @@
-//! Activation functions of gated and plain MLPs.
+//! Activations, softmax and sums, element by element.
 //!
-//! Written in operations that round the same in every instruction set, and without branches, so that the
-//! compiler vectorizes them inside any kernel and an element's value does not depend on its place.
+//! Activations are computed in [`Plain`] arithmetic, without branches: the compiler vectorizes them inside
+//! any kernel, and a value is the same on every level and wherever it stands.
+
+use super::lanes::{max, per_isa, sum, Arith, Plain};
+use super::math::{exp, normal_cdf, sigmoid};
+use super::rows::{parallel_rows_mut, TASK};
+use super::threads::parallel_chunks;
+use super::Isa;
 
 /// An activation function.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
-    /// x · σ(x)
+    /// x · σ(x), σ the logistic function
     Silu,
-    /// x · Φ(x), Φ the normal distribution
+    /// x · Φ(x), Φ the normal distribution: `gelu` in checkpoints
     Gelu,
-    /// Gelu with `tanh` for Φ
+    /// x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))): `gelu_new`, `gelu_pytorch_tanh`
     GeluTanh,
     /// max(x, 0)
     Relu,
 }
 
 impl Act {
-    /// The function at one point.
+    /// The function at one point, within 5e-7 · max(1, |y|).
     #[inline(always)]
     pub fn apply(self, x: f32) -> f32 {
         match self {
@@ -33,7 +39,7 @@ impl Act {
     pub(crate) fn gate(self, gate: &mut [f32], up: &[f32]) {
         #[inline(always)]
         fn each(gate: &mut [f32], up: &[f32], f: impl Fn(f32) -> f32) {
-            gate.iter_mut().zip(up).for_each(|(g, u)| *g = f(*g) * u);
+            gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = f(*gate) * up);
         }
         // One loop for each function: the choice is made once.
         match self {
@@ -46,8 +52,26 @@ impl Act {
 }
 
 #[inline(always)]
+fn silu(x: f32) -> f32 {
+    x * sigmoid(Plain, x)
+}
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    x * normal_cdf(Plain, x)
+}
+
+/// (1 + tanh u) / 2 is the logistic function of 2u.
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
+    /// 2 · √(2/π)
+    const SCALE: f32 = 1.595_769_2;
+    x * sigmoid(Plain, SCALE * (x + 0.044_715 * (x * x * x)))
+}
+
+#[inline(always)]
 fn relu(x: f32) -> f32 {
-    // Not `max`, which would lose NaN.
+    // Not `max`, which would lose a NaN.
     if x < 0.0 {
         0.0
     } else {
@@ -55,114 +79,221 @@ fn relu(x: f32) -> f32 {
     }
 }
 
-#[inline(always)]
-fn silu(x: f32) -> f32 {
-    x / (1.0 + exp(-x))
+/// Runs `f(first element, elements)` on tasks of [`TASK`] elements.
+fn parallel_elements(out: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
+    parallel_chunks(out, TASK, |i, out| f(i * TASK, out));
 }
 
-/// 0.5 · x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))), where 0.5 · (1 + tanh(z)) = σ(2z).
-#[inline(always)]
-fn gelu_tanh(x: f32) -> f32 {
-    /// 2 · √(2/π)
-    const SCALE: f32 = 1.595_769_2;
-    let z = SCALE * (x + 0.044_715 * (x * x * x));
-    x / (1.0 + exp(-z))
+/// Applies an activation in place.
+pub fn activate(act: Act, x: &mut [f32]) {
+    activate_on(Isa::best(), act, x);
 }
 
-#[inline(always)]
-fn gelu(x: f32) -> f32 {
-    // Φ(x) = 1 - erfc(|x|/√2)/2 for x ≥ 0 and erfc(|x|/√2)/2 below: no cancellation in the tail.
-    let half = 0.5 * erfc(x.abs() * std::f32::consts::FRAC_1_SQRT_2);
-    let phi = if x < 0.0 { half } else { 1.0 - half };
-    x * phi
+fn activate_on(isa: Isa, act: Act, x: &mut [f32]) {
+    #[inline(always)]
+    fn each(x: &mut [f32], f: impl Fn(f32) -> f32) {
+        x.iter_mut().for_each(|x| *x = f(*x));
+    }
+    #[inline(always)]
+    fn kernel(_: impl Arith, act: Act, x: &mut [f32]) {
+        match act {
+            Act::Silu => each(x, silu),
+            Act::Gelu => each(x, gelu),
+            Act::GeluTanh => each(x, gelu_tanh),
+            Act::Relu => each(x, relu),
+        }
+    }
+    parallel_elements(x, |_, x| per_isa!(isa, kernel, (act: Act, x: &mut [f32])));
 }
 
-/// erfc(z) for z ≥ 0, absolute error below 3e-7.
+/// The gated activation of a Llama-style MLP, over its gates.
 ///
-/// Source: Abramowitz and Stegun, formula 7.1.26.
-#[inline(always)]
-fn erfc(z: f32) -> f32 {
-    let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let p = t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_7 + t * (-1.453_152 + t * 1.061_405_4))));
-    p * exp(-z * z)
+/// gate = act(gate) · up
+///
+/// Shapes: `gate`, `up [n]`.
+pub fn act_mul(act: Act, gate: &mut [f32], up: &[f32]) {
+    act_mul_on(Isa::best(), act, gate, up);
 }
 
-/// e^x, relative error below 3e-7 where the result is normal; 0 below, ∞ above, NaN for NaN.
+fn act_mul_on(isa: Isa, act: Act, gate: &mut [f32], up: &[f32]) {
+    #[inline(always)]
+    fn kernel(_: impl Arith, act: Act, gate: &mut [f32], up: &[f32]) {
+        act.gate(gate, up);
+    }
+    assert_eq!(gate.len(), up.len(), "act_mul: gate and up");
+    parallel_elements(gate, |first, gate| {
+        let up = &up[first..][..gate.len()];
+        per_isa!(isa, kernel, (act: Act, gate: &mut [f32], up: &[f32]));
+    });
+}
+
+/// The gated activation over fused projections: each row of `gate_up` holds its gates, then its ups.
 ///
-/// x = n·ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7 (remainder < 6e-9).
-#[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    /// Adding 1.5 · 2^23 leaves the rounded integer in the low bits of the significand.
-    const ROUND: f32 = 12_582_912.0;
-    /// ln 2 in two parts, the first with few enough bits that n times it is exact (Cody and Waite).
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Outside, the result is 0 or ∞; NaN passes both comparisons by.
-    let clamped = if x < -104.0 { -104.0 } else { x };
-    let clamped = if clamped > 89.0 { 89.0 } else { clamped };
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
-    let p = 1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0));
-    let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * p))));
-    // 2^n in two factors, since n reaches -150 and 128.
-    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-    let low = n >> 1;
-    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
-    p * power(low) * power(n.wrapping_sub(low))
+/// Shapes: `gate_up [rows, 2n]` → `out [rows, n]`.
+pub fn act_mul_fused(act: Act, gate_up: &[f32], n: usize, out: &mut [f32]) {
+    assert_eq!(gate_up.len(), 2 * out.len(), "act_mul_fused: gate_up and out");
+    let isa = Isa::best();
+    parallel_rows_mut(out, n, |first, out| {
+        for (out, row) in out.chunks_exact_mut(n).zip(gate_up[first * 2 * n..].chunks_exact(2 * n)) {
+            let (gate, up) = row.split_at(n);
+            out.copy_from_slice(gate);
+            act_mul_on(isa, act, out, up);
+        }
+    });
+}
+
+/// x += y
+pub fn add(x: &mut [f32], y: &[f32]) {
+    add_on(Isa::best(), x, y);
+}
+
+fn add_on(isa: Isa, x: &mut [f32], y: &[f32]) {
+    #[inline(always)]
+    fn kernel(_: impl Arith, x: &mut [f32], y: &[f32]) {
+        for (x, &y) in x.iter_mut().zip(y) {
+            *x += y;
+        }
+    }
+    assert_eq!(x.len(), y.len(), "add: x and y");
+    parallel_elements(x, |first, x| {
+        let y = &y[first..][..x.len()];
+        per_isa!(isa, kernel, (x: &mut [f32], y: &[f32]));
+    });
+}
+
+/// Softmax of each row, in place.
+///
+/// y = e^(x − max x) / Σ e^(x − max x)
+///
+/// Shapes: `x [rows, n]`. The sum is f32 in the lane order of `lanes::sum`. A row without any number
+/// above −∞ becomes NaN.
+pub fn softmax(x: &mut [f32], n: usize) {
+    softmax_on(Isa::best(), x, n);
+}
+
+fn softmax_on(isa: Isa, x: &mut [f32], n: usize) {
+    #[inline(always)]
+    fn kernel(arith: impl Arith, x: &mut [f32], n: usize) {
+        for row in x.chunks_exact_mut(n) {
+            let max = max(row);
+            for x in &mut *row {
+                *x = exp(arith, *x - max);
+            }
+            let scale = 1.0 / sum(row, |x, sum| sum + x);
+            for x in row {
+                *x *= scale;
+            }
+        }
+    }
+    parallel_rows_mut(x, n, |_, x| per_isa!(isa, kernel, (x: &mut [f32], n: usize)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::testing::{assert_close, extremes, numbers, LENGTHS, OFFSETS};
 
-    #[test]
-    fn exp_is_close_everywhere() {
-        for i in -110_000..100_000 {
-            let x = i as f32 * 1e-3;
-            let (got, expected) = (exp(x) as f64, (x as f64).exp());
-            if expected > f32::MAX as f64 {
-                assert_eq!(got, f64::INFINITY, "{x}");
-            } else {
-                let bound = 3e-7 * expected + 1.5e-45;
-                assert!((got - expected).abs() <= bound, "{x}: {got} for {expected}");
-            }
+    const ACTS: [Act; 4] = [Act::Silu, Act::Gelu, Act::GeluTanh, Act::Relu];
+
+    /// Φ by the trapezoidal rule.
+    fn normal_cdf(x: f64) -> f64 {
+        const STEPS: i32 = 2000;
+        if x.abs() > 9.0 {
+            return f64::from(u8::from(x > 0.0));
         }
-        assert_eq!(exp(0.0), 1.0);
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
-        assert!(exp(f32::NAN).is_nan());
+        let step = x / f64::from(STEPS);
+        let density = |i: i32| (-(f64::from(i) * step).powi(2) / 2.0).exp();
+        let inner: f64 = (1..STEPS).map(density).sum();
+        0.5 + step * (inner + (density(0) + density(STEPS)) / 2.0) / std::f64::consts::TAU.sqrt()
+    }
+
+    fn naive(act: Act, x: f32) -> f32 {
+        let x = f64::from(x);
+        let y = match act {
+            Act::Silu => x / (1.0 + (-x).exp()),
+            Act::Gelu => x * normal_cdf(x),
+            Act::GeluTanh => {
+                let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+                // (1 + tanh u) / 2, without the cancellation.
+                x / (1.0 + (-2.0 * u).exp())
+            }
+            Act::Relu => x.max(0.0),
+        };
+        y as f32
     }
 
     #[test]
-    fn activations_match_their_definitions() {
-        for i in -12_000..=12_000 {
-            let x = i as f32 * 1e-3;
-            let d = x as f64;
-            let inner = (2.0 / std::f64::consts::PI).sqrt() * (d + 0.044715 * d * d * d);
-            let cases = [
-                (Act::Silu, d / (1.0 + (-d).exp())),
-                (Act::GeluTanh, 0.5 * d * (1.0 + inner.tanh())),
-                (Act::Gelu, 0.5 * d * candle_core::cpu::erf::erf_f64(d / 2f64.sqrt()) + 0.5 * d),
-                (Act::Relu, d.max(0.0)),
-            ];
-            for (act, expected) in cases {
-                let got = act.apply(x) as f64;
-                assert!(
-                    (got - expected).abs() <= 5e-7 * (1.0 + d.abs()),
-                    "{act:?}({x}): {got} for {expected}"
-                );
+    fn every_level_agrees_with_the_definition() {
+        for isa in Isa::available() {
+            for n in LENGTHS.chain([1000]) {
+                for offset in OFFSETS {
+                    let mut x = extremes(n as u64, n + offset);
+                    let up = numbers(9, n + offset);
+                    let (x, up) = (&mut x[offset..], &up[offset..]);
+                    for act in ACTS {
+                        let want: Vec<f32> = x.iter().map(|&x| naive(act, x)).collect();
+                        let at = format!("{isa} {act:?} n {n} offset {offset}");
+                        let mut y = x.to_vec();
+                        activate_on(isa, act, &mut y);
+                        assert_close(&y, &want, 5e-7, &at);
+                        let points: Vec<f32> = x.iter().map(|&x| act.apply(x)).collect();
+                        assert_close(&y, &points, 0.0, &at);
+                        let mut out = x.to_vec();
+                        act_mul_on(isa, act, &mut out, up);
+                        let want: Vec<f32> = y.iter().zip(up).map(|(y, up)| y * up).collect();
+                        assert_close(&out, &want, 0.0, &at);
+                    }
+                    let want: Vec<f32> = x.iter().zip(up).map(|(x, y)| x + y).collect();
+                    add_on(isa, x, up);
+                    assert_close(x, &want, 0.0, isa);
+                }
             }
         }
     }
 
     #[test]
-    fn extreme_values_stay_what_they_are() {
-        for act in [Act::Silu, Act::Gelu, Act::GeluTanh, Act::Relu] {
-            assert!(act.apply(f32::NAN).is_nan(), "{act:?}");
-            assert_eq!(act.apply(f32::INFINITY), f32::INFINITY, "{act:?}");
-            assert_eq!(act.apply(1e30), 1e30, "{act:?}");
-            assert_eq!(act.apply(-1e30), 0.0, "{act:?}");
+    fn fused_gates_are_what_they_are_apart() {
+        let (n, rows) = (13, 5);
+        let fused = numbers(1, rows * 2 * n);
+        let mut out = vec![0.0; rows * n];
+        act_mul_fused(Act::Silu, &fused, n, &mut out);
+        for (out, row) in out.chunks_exact(n).zip(fused.chunks_exact(2 * n)) {
+            let mut want = row[..n].to_vec();
+            act_mul(Act::Silu, &mut want, &row[n..]);
+            assert_eq!(out, want);
+        }
+    }
+
+    #[test]
+    fn a_nan_stays() {
+        for isa in Isa::available() {
+            for act in ACTS {
+                let mut x = [1.0, f32::NAN, -1.0];
+                activate_on(isa, act, &mut x);
+                assert_eq!(x.map(f32::is_nan), [false, true, false], "{isa} {act:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn softmax_agrees_with_the_definition() {
+        for isa in Isa::available() {
+            for n in LENGTHS.skip(1).chain([1000]) {
+                let mut x: Vec<f32> = numbers(n as u64, 3 * n).iter().map(|x| x * 30.0).collect();
+                x[n - 1] = 80.0;
+                if n > 1 {
+                    x[n] = f32::NEG_INFINITY;
+                }
+                let naive = |row: &[f32]| {
+                    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let weights: Vec<f64> = row.iter().map(|x| f64::from(x - max).exp()).collect();
+                    let total: f64 = weights.iter().sum();
+                    weights.into_iter().map(move |w| (w / total) as f32).collect::<Vec<_>>()
+                };
+                let want: Vec<f32> = x.chunks_exact(n).flat_map(naive).collect();
+                softmax_on(isa, &mut x, n);
+                assert_close(&x, &want, 5e-7, format!("{isa} n {n}"));
+            }
         }
     }
 }

@@ -86,6 +86,11 @@ impl<'a> Dense<'a> {
         self.cols
     }
 
+    /// The elements, row by row.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The format of the elements.
     pub fn format(&self) -> DenseFormat {
         self.format

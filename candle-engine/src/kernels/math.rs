@@ -1,0 +1,187 @@
+//! Elementary functions without branches, so that a loop over them becomes vector code.
+//!
+//! The polynomials were fitted for this project by Lawson-weighted least squares on relative error.
+
+use super::lanes::Arith;
+
+/// eˣ, within 2 ULP of the true value (half the smallest subnormal below the normal range); 1 at 0,
+/// 0 at −∞ and below −104, ∞ above 88.73; NaN stays NaN.
+///
+/// x = n · ln 2 + r with |r| ≤ ln 2 / 2, eˣ = 2ⁿ · (1 + r + r² · p(r)).
+#[inline(always)]
+pub(crate) fn exp(arith: impl Arith, x: f32) -> f32 {
+    /// Adding it rounds to an integer, which then stands in the low bits: 1.5 · 2²³.
+    const ROUND: f32 = 12_582_912.0;
+    /// ln 2 in two parts (Cody and Waite): the first has 9 bits, so that n times it is exact.
+    const LN2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
+    // Comparisons that a NaN fails leave it in place.
+    let x = if x < -105.0 { -105.0 } else { x };
+    let x = if x > 89.0 { 89.0 } else { x };
+    let rounded = arith.mul_add(x, std::f32::consts::LOG2_E, ROUND);
+    let n = rounded - ROUND;
+    let r = arith.mul_add(n, -LN2.1, arith.mul_add(n, -LN2.0, x));
+    // 5e-2 · 2⁻²⁴ from the true function.
+    let p = arith.mul_add(r, 0.001_381_446_5, 0.008_368_781);
+    let p = arith.mul_add(r, p, 0.041_668_393);
+    let p = arith.mul_add(r, p, 0.166_665_2);
+    let p = arith.mul_add(r, p, 0.499_999_94);
+    let y = arith.mul_add(p, r * r, r) + 1.0;
+    // 2ⁿ in two halves: n itself runs from −152 to 128, beyond what an exponent holds.
+    let n = (rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    let half = n >> 1;
+    y * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
+
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+/// 1 / (1 + e⁻ˣ), within 4 ULP where it is not subnormal.
+#[inline(always)]
+pub(crate) fn sigmoid(arith: impl Arith, x: f32) -> f32 {
+    1.0 / (1.0 + exp(arith, -x))
+}
+
+/// tanh x, within 2⁻²² (absolute).
+#[inline(always)]
+pub(crate) fn tanh(arith: impl Arith, x: f32) -> f32 {
+    1.0 - 2.0 / (1.0 + exp(arith, 2.0 * x))
+}
+
+/// The normal distribution Φ(x) = erfc(−x / √2) / 2, within 2⁻²¹ (absolute).
+///
+/// erfc(z) = e^(−z²) · t · p(t) for z ≥ 0, with t = 1 / (1 + 0.4 z).
+#[inline(always)]
+pub(crate) fn normal_cdf(arith: impl Arith, x: f32) -> f32 {
+    // 0.15 · 2⁻²⁴ from the true function, up to z = 10.5.
+    const P: [f32; 10] = [
+        0.225_703_67,
+        0.225_015_25,
+        0.214_390_9,
+        0.132_155_64,
+        0.264_876_25,
+        -0.270_927_85,
+        0.531_232_4,
+        -0.486_632_88,
+        0.192_823_74,
+        -0.028_637_161,
+    ];
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / arith.mul_add(z, 0.4, 1.0);
+    let mut p = P[9];
+    for i in (0..9).rev() {
+        p = arith.mul_add(p, t, P[i]);
+    }
+    let tail = 0.5 * t * p * exp(arith, -z * z);
+    if x < 0.0 {
+        tail
+    } else {
+        1.0 - tail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lanes::{per_isa, Arith};
+    use crate::kernels::Isa;
+
+    macro_rules! over_slice {
+        ($name:ident, $function:path) => {
+            fn $name(isa: Isa, x: &[f32]) -> Vec<f32> {
+                #[inline(always)]
+                fn kernel(arith: impl Arith, x: &[f32], y: &mut [f32]) {
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y = $function(arith, x);
+                    }
+                }
+                let mut out = vec![0.0; x.len()];
+                let y = &mut out[..];
+                per_isa!(isa, kernel, (x: &[f32], y: &mut [f32]));
+                out
+            }
+        };
+    }
+    over_slice!(exp, super::exp);
+    over_slice!(sigmoid, super::sigmoid);
+    over_slice!(tanh, super::tanh);
+    over_slice!(normal_cdf, super::normal_cdf);
+
+    /// Every 997th float of either sign.
+    fn dense() -> impl Iterator<Item = Vec<f32>> {
+        let bits: Vec<u32> = (0..=u32::MAX).step_by(997).collect();
+        let chunks: Vec<_> =
+            bits.chunks(1 << 12).map(|c| c.iter().map(|&b| f32::from_bits(b)).collect()).collect();
+        chunks.into_iter()
+    }
+
+    /// Distance in units of the last place of the true value (of the smallest subnormal near zero).
+    fn ulps(got: f32, want: f64) -> f64 {
+        let nearest = want as f32;
+        if got == nearest || got.is_nan() && want.is_nan() {
+            return 0.0;
+        }
+        let exponent = want.abs().log2().floor().max(-126.0);
+        (f64::from(got) - want).abs() / (exponent - 23.0).exp2()
+    }
+
+    #[test]
+    fn exp_is_within_two_ulp() {
+        for isa in Isa::available() {
+            let mut worst: (f64, f32) = (0.0, 0.0);
+            for x in dense() {
+                for (x, y) in x.iter().zip(exp(isa, &x)) {
+                    let error = ulps(y, f64::from(*x).exp());
+                    if error.is_nan() || error > worst.0 {
+                        worst = (error, *x);
+                    }
+                }
+            }
+            println!("{isa}: exp {:.3} ULP at {:e}", worst.0, worst.1);
+            assert!(worst.0 <= 2.0, "{isa}: {worst:?}");
+        }
+    }
+
+    #[test]
+    fn exp_of_special_values() {
+        for isa in Isa::available() {
+            let y = exp(isa, &[0.0, -0.0, f32::NEG_INFINITY, f32::INFINITY, f32::MIN, f32::MAX, f32::NAN]);
+            assert_eq!(y[..6], [1.0, 1.0, 0.0, f32::INFINITY, 0.0, f32::INFINITY], "{isa}");
+            assert!(y[6].is_nan(), "{isa}");
+        }
+    }
+
+    /// Φ(x) = 1/2 + φ(x) · Σ x^(2k+1) / (2k+1)!!, whose terms have one sign.
+    fn true_normal_cdf(x: f64) -> f64 {
+        if x.abs() > 9.0 {
+            return f64::from(u8::from(x > 0.0));
+        }
+        let (mut term, mut sum) = (x, x);
+        for k in 1..400 {
+            term *= x * x / f64::from(2 * k + 1);
+            sum += term;
+        }
+        0.5 + sum * (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt()
+    }
+
+    #[test]
+    fn the_others_keep_their_bounds() {
+        for isa in Isa::available() {
+            for x in dense() {
+                let results = sigmoid(isa, &x).into_iter().zip(tanh(isa, &x)).zip(normal_cdf(isa, &x));
+                for (&x, ((s, t), n)) in x.iter().zip(results) {
+                    let v = f64::from(x);
+                    if x.is_nan() {
+                        assert!(s.is_nan() && t.is_nan() && n.is_nan());
+                        continue;
+                    }
+                    let want = 1.0 / (1.0 + (-v).exp());
+                    assert!(want < 1e-37 && s < 1e-37 || ulps(s, want) <= 4.0, "{isa}: sigmoid({x}) = {s}");
+                    assert!((f64::from(t) - v.tanh()).abs() <= 2f64.powi(-22), "{isa}: tanh({x}) = {t}");
+                    let want = true_normal_cdf(v);
+                    assert!((f64::from(n) - want).abs() <= 2f64.powi(-21), "{isa}: Φ({x}) = {n}, not {want}");
+                }
+            }
+        }
+    }
+}
