@@ -101,6 +101,9 @@ pub enum Error {
         /// The error itself.
         source: Box<Error>,
     },
+    /// An error that is reported each time the part it spoiled is asked for.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Error>),
     /// candle's own error.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -152,6 +155,7 @@ impl Error {
             Self::Network(_) => ErrorKind::Network,
             Self::OutOfMemory { .. } => ErrorKind::Memory,
             Self::At { source, .. } => source.kind(),
+            Self::Shared(error) => error.kind(),
             Self::Candle(_) => ErrorKind::General,
         }
     }

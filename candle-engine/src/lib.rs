@@ -8,6 +8,8 @@ pub mod error;
 pub mod kernels;
 pub mod kv;
 pub mod memory;
+pub mod ops;
+pub mod session;
 pub mod text;
 pub mod weights;
 

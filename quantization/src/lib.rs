@@ -1,1 +1,9 @@
+//! Number formats: how a stored matrix becomes a [`Linear`](candle_engine::weights::Linear).
+//!
+//! One file per kind of format. [`Loader`] picks the kind from what is stored, so models never name a format.
 #![forbid(unsafe_code)]
+
+mod dense;
+mod loader;
+
+pub use self::loader::{Embedding, Loader};

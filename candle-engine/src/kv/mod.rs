@@ -72,7 +72,7 @@ impl KvLayout {
     }
 }
 
-/// Keys and values of [`BLOCK`] positions: per layer `[g, BLOCK, d]` keys, then as many values.
+/// Keys and values of [`BLOCK`] positions: per layer keys `[g, d, BLOCK]`, then values `[g, BLOCK, d]`.
 #[derive(Debug, Clone)]
 pub enum Block {
     /// Numbers of [`KvType::F32`].

@@ -1,0 +1,164 @@
+//! Attention over the KV cache, which it also fills.
+
+use candle_core::{DType, Tensor, D};
+
+use super::{tensor, with_slice, Exec};
+use crate::kernels::attention::{self as kernel, Heads, KvSlice, KvSliceMut, SequenceKv};
+use crate::kv::{Batch, Block, KvCache, Sequence, BLOCK};
+use crate::{Error, Result};
+
+/// What one attention layer computes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionSpec {
+    /// Query heads.
+    pub heads: usize,
+    /// Heads of keys and values; each serves `heads / kv_heads` query heads.
+    pub kv_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+    /// Multiplies the scores.
+    pub scale: f32,
+    /// Sees only this many positions, itself included.
+    pub window: Option<usize>,
+    /// Bends scores into this range by tanh.
+    pub softcap: Option<f32>,
+    /// Whether a position sees only itself and those before it.
+    pub causal: bool,
+}
+
+/// Appends keys and values to the sequences' caches and attends over them.
+///
+/// out = softmax(scale · q · Kᵀ) · V, over the positions that each query sees
+///
+/// Shapes: `q [t, h · d]`, `k` and `v` `[t, g · d]`, `t` the tokens of the batch → `[t, h · d]`.
+/// Errors: `Input`, if the shapes disagree or for a cache that another way of running ops made.
+pub fn attention(
+    exec: &Exec,
+    spec: &AttentionSpec,
+    layer: usize,
+    [q, k, v]: [&Tensor; 3],
+    batch: &mut Batch,
+) -> Result<Tensor> {
+    let t = batch.tokens().len();
+    let (queries, keys) = ((t, spec.heads * spec.head_dim), (t, spec.kv_heads * spec.head_dim));
+    for (x, expected) in [(q, queries), (k, keys), (v, keys)] {
+        if x.dims2()? != expected {
+            return Err(Error::Input(format!("attention: expected {expected:?}, got {:?}", x.dims())));
+        }
+    }
+    if exec.is_fused() {
+        fused(spec, layer, [q, k, v], batch)
+    } else {
+        composed(spec, layer, [q, k, v], batch)
+    }
+}
+
+fn fused(spec: &AttentionSpec, layer: usize, [q, k, v]: [&Tensor; 3], batch: &mut Batch) -> Result<Tensor> {
+    with_slice(k, |k| with_slice(v, |v| append(layer, k, v, batch)))???;
+    let spec = kernel::AttentionSpec {
+        heads: Heads { heads: spec.heads, kv_heads: spec.kv_heads, head_dim: spec.head_dim },
+        scale: spec.scale,
+        window: spec.window,
+        softcap: spec.softcap,
+        causal: spec.causal,
+    };
+    let sequences: Vec<SequenceKv> =
+        batch.sequences().iter().map(|s| view(s, layer)).collect::<Result<_>>()?;
+    let mut out = vec![0.0; q.elem_count()];
+    with_slice(q, |q| kernel::attention(&spec, q, &sequences, &mut out))?;
+    tensor(out, q.shape())
+}
+
+/// Copies the rows `[t, g, d]` of keys and values to where each sequence's cache wants them.
+fn append(layer: usize, k: &[f32], v: &[f32], batch: &mut Batch) -> Result<()> {
+    let mut row = 0;
+    for sequence in batch.sequences() {
+        let (start, end) = (sequence.start, sequence.start + sequence.len);
+        let (keys, values) = sequence.kv.ranges(layer);
+        let (g, d) = (sequence.kv.layout().kv_heads, sequence.kv.layout().head_dim);
+        for index in start / BLOCK..end.div_ceil(BLOCK) {
+            let block = sequence.kv.block_mut(index).ok_or_else(other_cache)?;
+            let from = start.max(index * BLOCK);
+            let rows = end.min((index + 1) * BLOCK) - from;
+            let numbers = row * g * d..(row + rows) * g * d;
+            let at = from % BLOCK;
+            kernel::append_keys(g, d, &k[numbers.clone()], at, slice_mut(block, keys.clone()));
+            kernel::append_values(g, d, &v[numbers], at, slice_mut(block, values.clone()));
+            row += rows;
+        }
+    }
+    Ok(())
+}
+
+fn slice_mut(block: &mut Block, range: std::ops::Range<usize>) -> KvSliceMut<'_> {
+    match block {
+        Block::F32(numbers) => KvSliceMut::F32(&mut numbers[range]),
+        Block::F16(numbers) => KvSliceMut::F16(&mut numbers[range]),
+    }
+}
+
+fn view<'a>(sequence: &'a Sequence, layer: usize) -> Result<SequenceKv<'a>> {
+    let kv: &KvCache = sequence.kv;
+    let blocks = kv.as_blocks().ok_or_else(other_cache)?;
+    let (keys, values) = kv.ranges(layer);
+    let slice = |block: &'a Block, range: &std::ops::Range<usize>| match block {
+        Block::F32(numbers) => KvSlice::F32(&numbers[range.clone()]),
+        Block::F16(numbers) => KvSlice::F16(&numbers[range.clone()]),
+    };
+    Ok(SequenceKv {
+        keys: blocks.iter().map(|b| slice(b, &keys)).collect(),
+        values: blocks.iter().map(|b| slice(b, &values)).collect(),
+        start: sequence.start,
+        len: sequence.len,
+    })
+}
+
+fn composed(
+    spec: &AttentionSpec,
+    layer: usize,
+    [q, k, v]: [&Tensor; 3],
+    batch: &mut Batch,
+) -> Result<Tensor> {
+    let (h, g, d) = (spec.heads, spec.kv_heads, spec.head_dim);
+    let mut outs = Vec::new();
+    let mut row = 0;
+    for sequence in batch.sequences() {
+        let (start, len) = (sequence.start, sequence.len);
+        let end = start + len;
+        let part = |x: &Tensor, heads: usize| -> Result<Tensor> {
+            Ok(x.narrow(0, row, len)?.reshape((len, heads, d))?.transpose(0, 1)?.contiguous()?)
+        };
+        let (keys, values) = sequence.kv.layer_tensors(layer).ok_or_else(other_cache)?;
+        keys.slice_set(&part(k, g)?, 1, start)?;
+        values.slice_set(&part(v, g)?, 1, start)?;
+        let all = |x: &Tensor| -> Result<Tensor> {
+            let x = x.narrow(1, 0, end)?.unsqueeze(1)?.expand((g, h / g, end, d))?;
+            Ok(x.reshape((h, end, d))?.contiguous()?)
+        };
+        let scores = (part(q, h)?.matmul(&all(keys)?.t()?.contiguous()?)? * f64::from(spec.scale))?;
+        let scores = scores.to_dtype(DType::F32)?;
+        let scores = match spec.softcap {
+            Some(cap) => ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?,
+            None => scores,
+        };
+        let mask = mask(spec, start, len, end);
+        let mask = Tensor::from_vec(mask, (1, len, end), scores.device())?;
+        let weights = candle_nn::ops::softmax(&scores.broadcast_add(&mask)?, D::Minus1)?;
+        let out = weights.to_dtype(values.dtype())?.matmul(&all(values)?)?;
+        outs.push(out.transpose(0, 1)?.reshape((len, h * d))?);
+        row += len;
+    }
+    Ok(Tensor::cat(&outs, 0)?)
+}
+
+/// 0 where a query sees a position, -inf where it does not: `[len, end]`.
+fn mask(spec: &AttentionSpec, start: usize, len: usize, end: usize) -> Vec<f32> {
+    let sees = |p: usize, s: usize| (!spec.causal || s <= p) && spec.window.is_none_or(|w| s + w > p);
+    (start..start + len)
+        .flat_map(|p| (0..end).map(move |s| if sees(p, s) { 0.0 } else { f32::NEG_INFINITY }))
+        .collect()
+}
+
+fn other_cache() -> Error {
+    Error::Input("the KV cache was made for another way of running ops".into())
+}

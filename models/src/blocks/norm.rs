@@ -1,0 +1,27 @@
+//! Root-mean-square norm.
+
+use candle_core::Tensor;
+use candle_engine::ops::{self, Exec};
+use candle_engine::Result;
+use candle_engine_quantization::Loader;
+
+/// y = x / sqrt(mean(x²) + eps) · w
+#[derive(Debug)]
+pub struct RmsNorm {
+    weight: Tensor,
+    eps: f32,
+    exec: Exec,
+}
+
+impl RmsNorm {
+    /// Loads `name.weight`, `[n]`.
+    pub fn load(loader: &Loader, name: &str, n: usize, eps: f32) -> Result<Self> {
+        let weight = loader.vector(&format!("{name}.weight"), n)?;
+        Ok(Self { weight, eps, exec: loader.exec().clone() })
+    }
+
+    /// `[.., n] → [.., n]`
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::rms_norm(&self.exec, x, &self.weight, self.eps)
+    }
+}

@@ -1,0 +1,36 @@
+//! The model that is compiled in: a small story-teller.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_engine::text::{ChatTemplate, Tokenizer};
+use candle_engine::weights::{MappedBytes, SafeTensors};
+use candle_engine::Result;
+
+use crate::decoder::{family, HF};
+use crate::hf_config::HfConfig;
+use crate::model::{token_ids, LoadOptions, Model, Parts, TextParts};
+use crate::source::BUILTIN;
+
+const CONFIG: &[u8] = include_bytes!("../builtin/stories/config.json");
+const TOKENIZER: &[u8] = include_bytes!("../builtin/stories/tokenizer.json");
+const WEIGHTS: &[u8] = include_bytes!("../builtin/stories/model.safetensors");
+
+pub(crate) fn open(options: &LoadOptions, start: Instant) -> Result<Model> {
+    let text = || TextParts {
+        tokenizer: Tokenizer::from_bytes(TOKENIZER),
+        template: Ok::<Option<ChatTemplate>, _>(None),
+    };
+    let parts = || {
+        let hf = HfConfig::from_bytes(BUILTIN, CONFIG)?;
+        let stop_tokens = hf.get("eos_token_id").and_then(token_ids).unwrap_or_default();
+        Ok(Parts {
+            config: family::from_hf(&hf)?,
+            names: &HF,
+            weights: Arc::new(SafeTensors::from_bytes(BUILTIN, MappedBytes::from(WEIGHTS))?),
+            stop_tokens,
+            license: Some("MIT OR Apache-2.0".into()),
+        })
+    };
+    Model::assemble(BUILTIN.into(), parts, text, options, start)
+}

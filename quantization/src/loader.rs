@@ -1,0 +1,151 @@
+//! From names in a checkpoint to what a model computes with.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use candle_engine::kernels;
+use candle_engine::ops::{self, Act, Exec};
+use candle_engine::weights::{Format, Linear, Stored, Weights};
+use candle_engine::{Context, Error, Result};
+
+use crate::dense::{Gated, MappedGated, MappedLinear, TensorLinear};
+
+/// Loads a model's parts from a checkpoint, for one way of running its ops.
+#[derive(Clone)]
+pub struct Loader {
+    weights: Arc<dyn Weights>,
+    exec: Exec,
+}
+
+/// Rows of a matrix by index: mapped on the CPU, a tensor elsewhere.
+#[derive(Debug)]
+pub enum Embedding {
+    /// Rows are widened as they are read.
+    Mapped(Stored),
+    /// `[vocab, hidden]` in the activations' dtype.
+    Tensor(Tensor),
+}
+
+impl Loader {
+    /// A loader over a checkpoint.
+    pub fn new(weights: Arc<dyn Weights>, exec: Exec) -> Self {
+        Self { weights, exec }
+    }
+
+    /// How ops run.
+    pub fn exec(&self) -> &Exec {
+        &self.exec
+    }
+
+    /// The vector `name`, `[n]`, in f32 on the device.
+    ///
+    /// Errors: `MissingTensor`, `ShapeMismatch`, `Tensor` for a format that no kernel reads.
+    pub fn vector(&self, name: &str, n: usize) -> Result<Tensor> {
+        let stored = self.weights.get(name)?.expect(&[n])?;
+        upload(&stored, self.exec.device(), DType::F32)
+    }
+
+    /// The matrix `name.weight`, `[out, in]`, and with `bias` the vector `name.bias`, `[out]`.
+    ///
+    /// Errors: as [`Self::vector`].
+    pub fn linear(&self, name: &str, out: usize, inner: usize, bias: bool) -> Result<Box<dyn Linear>> {
+        let (weight, bias) = self.parts(name, out, inner, bias)?;
+        if self.exec.is_fused() {
+            return Ok(Box::new(MappedLinear::new(weight, bias)));
+        }
+        let dtype = self.exec.dtype();
+        let bias = bias.map(|b| b.to_dtype(dtype)).transpose()?;
+        let uploaded = upload(&weight, self.exec.device(), dtype)?;
+        Ok(Box::new(TensorLinear::new(uploaded, bias, weight.format)))
+    }
+
+    /// act(gate(x)) · up(x) of two matrices `[out, in]`.
+    ///
+    /// Errors: as [`Self::vector`].
+    pub fn gated(
+        &self,
+        act: Act,
+        gate: &str,
+        up: &str,
+        out: usize,
+        inner: usize,
+        bias: bool,
+    ) -> Result<Box<dyn Linear>> {
+        if self.exec.is_fused() && [gate, up].iter().all(|name| self.is_dense(name)) {
+            let mapped = |name| -> Result<MappedLinear> {
+                let (weight, bias) = self.parts(name, out, inner, bias)?;
+                Ok(MappedLinear::new(weight, bias))
+            };
+            return Ok(Box::new(MappedGated::new(act, mapped(gate)?, mapped(up)?)));
+        }
+        let (gate, up) = (self.linear(gate, out, inner, bias)?, self.linear(up, out, inner, bias)?);
+        Ok(Box::new(Gated::new(act, gate, up, self.exec.clone())))
+    }
+
+    /// The matrix `name`, `[vocab, hidden]`, as a table of rows.
+    ///
+    /// Errors: as [`Self::vector`].
+    pub fn embedding(&self, name: &str, vocab: usize, hidden: usize) -> Result<Embedding> {
+        let stored = self.weights.get(name)?.expect(&[vocab, hidden])?;
+        supported(&stored)?;
+        if self.exec.is_fused() {
+            return Ok(Embedding::Mapped(stored));
+        }
+        Ok(Embedding::Tensor(upload(&stored, self.exec.device(), self.exec.dtype())?))
+    }
+
+    fn parts(&self, name: &str, out: usize, inner: usize, bias: bool) -> Result<(Stored, Option<Tensor>)> {
+        let weight = self.weights.get(&format!("{name}.weight"))?.expect(&[out, inner])?;
+        supported(&weight)?;
+        let bias = if bias { Some(self.vector(&format!("{name}.bias"), out)?) } else { None };
+        Ok((weight, bias))
+    }
+
+    fn is_dense(&self, name: &str) -> bool {
+        self.weights.get(&format!("{name}.weight")).is_ok_and(|w| w.format.is_dense())
+    }
+}
+
+impl Embedding {
+    /// `ids [t] → [t, hidden]`
+    pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
+        match self {
+            Self::Mapped(stored) => ops::embed(stored, ids),
+            Self::Tensor(table) => {
+                let ids = Tensor::from_slice(ids, ids.len(), table.device())?;
+                Ok(table.index_select(&ids, 0)?)
+            }
+        }
+    }
+}
+
+fn supported(stored: &Stored) -> Result<()> {
+    if ops::reads(stored.format) {
+        return Ok(());
+    }
+    let what = format!("{} is not supported for a weight", stored.format);
+    Err(Error::Tensor { name: stored.name.clone(), what })
+}
+
+/// A copy of a stored tensor on a device; on another device than the CPU its pages are released.
+fn upload(stored: &Stored, device: &Device, dtype: DType) -> Result<Tensor> {
+    supported(stored)?;
+    let place = || format!("tensor `{}`", stored.name);
+    let plain =
+        |dtype| Tensor::from_raw_buffer(&stored.bytes, dtype, &stored.shape, &Device::Cpu).at(place());
+    let tensor = match stored.format {
+        Format::F32 => plain(DType::F32)?,
+        Format::F16 => plain(DType::F16)?,
+        Format::BF16 => plain(DType::BF16)?,
+        blocks => {
+            let mut numbers = vec![0.0; stored.shape.iter().product()];
+            kernels::blocks::dequantize(blocks, &stored.bytes, &mut numbers);
+            Tensor::from_vec(numbers, &stored.shape[..], &Device::Cpu).at(place())?
+        }
+    };
+    let tensor = if device.is_cpu() { tensor } else { tensor.to_device(device).at(place())? };
+    if !device.is_cpu() {
+        stored.bytes.release();
+    }
+    Ok(tensor.to_dtype(dtype).at(place())?)
+}
