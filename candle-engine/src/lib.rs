@@ -4,6 +4,8 @@
 #![deny(unsafe_code)] // but for the kernels, and for mapping a file
 
 pub mod error;
+#[cfg(feature = "hub")]
+pub mod hub;
 #[allow(unsafe_code)]
 pub mod kernels;
 pub mod kv;

@@ -300,7 +300,9 @@ fn builtin(_: &LoadOptions, _: Instant) -> Result<Model> {
 
 #[cfg(feature = "hub")]
 fn hub(name: &str) -> Result<Source> {
-    crate::hub::resolve(name)
+    use candle_engine::hub::{Hub, HubConfig, RepoId};
+    let path = Hub::new(HubConfig::from_env()).model(&RepoId::parse(name)?, &mut |_| ())?;
+    Source::parse(&path.to_string_lossy())
 }
 
 #[cfg(not(feature = "hub"))]
