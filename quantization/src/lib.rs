@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod dense;
+mod gguf_blocks;
 mod loader;
 
 pub use self::loader::{Embedding, Loader};

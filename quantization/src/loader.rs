@@ -9,6 +9,7 @@ use candle_engine::weights::{Format, Linear, Stored, Weights};
 use candle_engine::{Context, Error, Result};
 
 use crate::dense::{Gated, MappedGated, MappedLinear, TensorLinear};
+use crate::gguf_blocks::BlockLinear;
 
 /// Loads a model's parts from a checkpoint, for one way of running its ops.
 #[derive(Clone)]
@@ -55,6 +56,9 @@ impl Loader {
         }
         let dtype = self.exec.dtype();
         let bias = bias.map(|b| b.to_dtype(dtype)).transpose()?;
+        if !weight.format.is_dense() && !self.exec.device().is_cpu() {
+            return Ok(Box::new(BlockLinear::new(&weight, bias, self.exec.device())?));
+        }
         let uploaded = upload(&weight, self.exec.device(), dtype)?;
         Ok(Box::new(TensorLinear::new(uploaded, bias, weight.format)))
     }
@@ -147,5 +151,5 @@ fn upload(stored: &Stored, device: &Device, dtype: DType) -> Result<Tensor> {
     if !device.is_cpu() {
         stored.bytes.release();
     }
-    Ok(tensor.to_dtype(dtype).at(place())?)
+    tensor.to_dtype(dtype).at(place())
 }
