@@ -12,6 +12,23 @@ pub(crate) const LANES: usize = 16;
 
 /// A level's arithmetic. Holding a value proves that the CPU has the level's features.
 pub(crate) trait Arith: Copy {
+    /// A vector register, for what LLVM does not find by itself: sums that stay in registers.
+    type V: Copy;
+    /// Numbers in a register.
+    const N: usize;
+    /// All numbers `x`.
+    fn splat(self, x: f32) -> Self::V;
+    /// The first numbers of `x`.
+    fn load(self, x: &[f32]) -> Self::V;
+    /// The first numbers of `x`, widened.
+    fn load_f16(self, x: &[f16]) -> Self::V;
+    /// Writes to the first numbers of `to`.
+    fn store(self, v: Self::V, to: &mut [f32]);
+    /// `a · b`
+    fn mul_v(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a · b + c`, fused where the level can.
+    fn mul_add_v(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+
     /// `a · b + c`, fused where the level can.
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32;
     /// f16 to f32, exact.
@@ -25,6 +42,39 @@ pub(crate) trait Arith: Copy {
 pub(crate) struct Plain;
 
 impl Arith for Plain {
+    type V = [f32; 8];
+    const N: usize = 8;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; 8]
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> Self::V {
+        x.as_chunks().0[0]
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16]) -> Self::V {
+        self.widen(&x.as_chunks().0[0])
+    }
+
+    #[inline(always)]
+    fn store(self, v: Self::V, to: &mut [f32]) {
+        to[..8].copy_from_slice(&v);
+    }
+
+    #[inline(always)]
+    fn mul_v(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|l| a[l] * b[l])
+    }
+
+    #[inline(always)]
+    fn mul_add_v(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|l| self.mul_add(a[l], b[l], c[l]))
+    }
+
     #[inline(always)]
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
         a * b + c
@@ -52,58 +102,125 @@ fn widen(x: f16) -> f32 {
     f32::from_bits(magnitude | (bits & 0x8000) << 16)
 }
 
-/// The x86-64 levels above scalar: fused multiply-add and f16c.
+/// A level of x86-64 above scalar: its register, and the intrinsics on it.
 #[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(crate) struct X86(());
+macro_rules! x86 {
+    ($name:ident, $features:literal, $v:ident, $n:literal, $splat:ident, $load:ident, $load_f16:ident,
+     $widen:ident, $store:ident, $mul:ident, $fma:ident) => {
+        #[doc = concat!("`", $features, "`")]
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name(());
 
-#[cfg(target_arch = "x86_64")]
-impl X86 {
-    /// # Safety
-    ///
-    /// The CPU has `avx2`, `fma` and `f16c`.
-    #[inline(always)]
-    pub(crate) unsafe fn new() -> Self {
-        Self(())
-    }
+        impl $name {
+            /// # Safety
+            ///
+            #[doc = concat!("The CPU has `", $features, "`.")]
+            #[inline(always)]
+            pub(crate) unsafe fn new() -> Self {
+                Self(())
+            }
+        }
+
+        impl Arith for $name {
+            type V = std::arch::x86_64::$v;
+            const N: usize = $n;
+
+            #[inline(always)]
+            fn splat(self, x: f32) -> Self::V {
+                // SAFETY: the value of `self` proves the features.
+                unsafe { std::arch::x86_64::$splat(x) }
+            }
+
+            #[inline(always)]
+            fn load(self, x: &[f32]) -> Self::V {
+                // SAFETY: so many numbers are there; the value of `self` proves the features.
+                unsafe { std::arch::x86_64::$load(x[..$n].as_ptr()) }
+            }
+
+            #[inline(always)]
+            fn load_f16(self, x: &[f16]) -> Self::V {
+                // SAFETY: so many numbers are there; the value of `self` proves the features.
+                unsafe { std::arch::x86_64::$widen(std::arch::x86_64::$load_f16(x[..$n].as_ptr().cast())) }
+            }
+
+            #[inline(always)]
+            fn store(self, v: Self::V, to: &mut [f32]) {
+                // SAFETY: there is room for so many numbers; the value of `self` proves the features.
+                unsafe { std::arch::x86_64::$store(to[..$n].as_mut_ptr(), v) }
+            }
+
+            #[inline(always)]
+            fn mul_v(self, a: Self::V, b: Self::V) -> Self::V {
+                // SAFETY: the value of `self` proves the features.
+                unsafe { std::arch::x86_64::$mul(a, b) }
+            }
+
+            #[inline(always)]
+            fn mul_add_v(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+                // SAFETY: the value of `self` proves the features.
+                unsafe { std::arch::x86_64::$fma(a, b, c) }
+            }
+
+            #[inline(always)]
+            fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+                a.mul_add(b, c)
+            }
+
+            #[inline(always)]
+            fn widen<const N: usize>(self, x: &[f16; N]) -> [f32; N] {
+                const { assert!(N.is_multiple_of($n)) };
+                let mut out = [0.0; N];
+                for (x, out) in x.chunks_exact($n).zip(out.chunks_exact_mut($n)) {
+                    self.store(self.load_f16(x), out);
+                }
+                out
+            }
+
+            #[inline(always)]
+            fn narrow(self, x: &[f32; LANES]) -> [f16; LANES] {
+                use std::arch::x86_64::*;
+                let mut out = [f16::ZERO; LANES];
+                for (x, out) in x.chunks_exact(8).zip(out.chunks_exact_mut(8)) {
+                    // SAFETY: both chunks hold eight numbers; the value of `self` proves f16c and avx.
+                    unsafe {
+                        let v = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(x.as_ptr()));
+                        _mm_storeu_si128(out.as_mut_ptr().cast(), v);
+                    }
+                }
+                out
+            }
+        }
+    };
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Arith for X86 {
-    #[inline(always)]
-    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
-        a.mul_add(b, c)
-    }
-
-    #[inline(always)]
-    fn widen<const N: usize>(self, x: &[f16; N]) -> [f32; N] {
-        use std::arch::x86_64::*;
-        const { assert!(N.is_multiple_of(8)) };
-        let mut out = [0.0; N];
-        for (x, out) in x.chunks_exact(8).zip(out.chunks_exact_mut(8)) {
-            // SAFETY: both chunks hold eight numbers; the value of `self` proves f16c and avx.
-            unsafe {
-                let v = _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast()));
-                _mm256_storeu_ps(out.as_mut_ptr(), v);
-            }
-        }
-        out
-    }
-
-    #[inline(always)]
-    fn narrow(self, x: &[f32; LANES]) -> [f16; LANES] {
-        use std::arch::x86_64::*;
-        let mut out = [f16::ZERO; LANES];
-        for (x, out) in x.chunks_exact(8).zip(out.chunks_exact_mut(8)) {
-            // SAFETY: both chunks hold eight numbers; the value of `self` proves f16c and avx.
-            unsafe {
-                let v = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(x.as_ptr()));
-                _mm_storeu_si128(out.as_mut_ptr().cast(), v);
-            }
-        }
-        out
-    }
-}
+x86!(
+    Avx2,
+    "avx2,fma,f16c",
+    __m256,
+    8,
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    _mm_loadu_si128,
+    _mm256_cvtph_ps,
+    _mm256_storeu_ps,
+    _mm256_mul_ps,
+    _mm256_fmadd_ps
+);
+#[cfg(target_arch = "x86_64")]
+x86!(
+    Avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
+    __m512,
+    16,
+    _mm512_set1_ps,
+    _mm512_loadu_ps,
+    _mm256_loadu_si256,
+    _mm512_cvtph_ps,
+    _mm512_storeu_ps,
+    _mm512_mul_ps,
+    _mm512_fmadd_ps
+);
 
 /// NEON, part of the aarch64 baseline.
 #[cfg(target_arch = "aarch64")]
@@ -112,6 +229,44 @@ pub(crate) struct Neon;
 
 #[cfg(target_arch = "aarch64")]
 impl Arith for Neon {
+    type V = std::arch::aarch64::float32x4_t;
+    const N: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        // SAFETY: NEON is part of the baseline.
+        unsafe { std::arch::aarch64::vdupq_n_f32(x) }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> Self::V {
+        // SAFETY: four numbers are there; NEON is part of the baseline.
+        unsafe { std::arch::aarch64::vld1q_f32(x[..4].as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16]) -> Self::V {
+        self.load(&self.widen(&x.as_chunks::<4>().0[0]))
+    }
+
+    #[inline(always)]
+    fn store(self, v: Self::V, to: &mut [f32]) {
+        // SAFETY: there is room for four numbers; NEON is part of the baseline.
+        unsafe { std::arch::aarch64::vst1q_f32(to[..4].as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn mul_v(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: NEON is part of the baseline.
+        unsafe { std::arch::aarch64::vmulq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add_v(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: NEON is part of the baseline.
+        unsafe { std::arch::aarch64::vfmaq_f32(c, a, b) }
+    }
+
     #[inline(always)]
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
         a.mul_add(b, c)
@@ -139,14 +294,14 @@ macro_rules! per_isa {
         #[allow(clippy::too_many_arguments)]
         fn avx2($($arg: $type),*) {
             // SAFETY: this function runs only where its features are.
-            $kernel(unsafe { $crate::kernels::lanes::X86::new() }, $($arg),*)
+            $kernel(unsafe { $crate::kernels::lanes::Avx2::new() }, $($arg),*)
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
         #[allow(clippy::too_many_arguments)]
         fn avx512($($arg: $type),*) {
             // SAFETY: this function runs only where its features are.
-            $kernel(unsafe { $crate::kernels::lanes::X86::new() }, $($arg),*)
+            $kernel(unsafe { $crate::kernels::lanes::Avx512::new() }, $($arg),*)
         }
         match $crate::kernels::Isa::level($isa) {
             $crate::kernels::isa::Level::Scalar => $kernel($crate::kernels::lanes::Plain, $($arg),*),
@@ -181,11 +336,16 @@ pub(crate) fn sum(x: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// The sum of the lanes: halves are added to each other until one is left.
 #[inline(always)]
-pub(crate) fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn add_lanes(lanes: [f32; LANES]) -> f32 {
+    fold_lanes(lanes, |a, b| a + b)
+}
+
+#[inline(always)]
+fn fold_lanes(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for l in 0..half {
-            lanes[l] += lanes[l + half];
+            lanes[l] = f(lanes[l], lanes[l + half]);
         }
         half /= 2;
     }
@@ -195,15 +355,25 @@ pub(crate) fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
 /// The largest number; a NaN may be passed over.
 #[inline(always)]
 pub(crate) fn max(x: &[f32]) -> f32 {
+    #[inline(always)]
+    fn larger(a: f32, b: f32) -> f32 {
+        if b > a {
+            b
+        } else {
+            a
+        }
+    }
     let (chunks, rest) = x.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
     for chunk in chunks {
         for l in 0..LANES {
-            lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
+            lanes[l] = larger(lanes[l], chunk[l]);
         }
     }
-    let max = |a, b| if b > a { b } else { a };
-    lanes.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, max)
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = larger(*lane, x);
+    }
+    fold_lanes(lanes, larger)
 }
 
 #[cfg(test)]

@@ -37,38 +37,32 @@ impl Tile<'_> {
 
 /// A number of the cache.
 trait Number: Copy {
-    fn load<const W: usize>(arith: impl Arith, x: &[Self; W]) -> [f32; W];
-    fn zero() -> Self;
+    const ZERO: Self;
+    fn load<A: Arith>(arith: A, x: &[Self]) -> A::V;
 }
 
 impl Number for f32 {
-    #[inline(always)]
-    fn load<const W: usize>(_: impl Arith, x: &[Self; W]) -> [f32; W] {
-        *x
-    }
+    const ZERO: Self = 0.0;
 
     #[inline(always)]
-    fn zero() -> Self {
-        0.0
+    fn load<A: Arith>(arith: A, x: &[Self]) -> A::V {
+        arith.load(x)
     }
 }
 
 impl Number for f16 {
-    #[inline(always)]
-    fn load<const W: usize>(arith: impl Arith, x: &[Self; W]) -> [f32; W] {
-        arith.widen(x)
-    }
+    const ZERO: Self = Self::ZERO;
 
     #[inline(always)]
-    fn zero() -> Self {
-        Self::ZERO
+    fn load<A: Arith>(arith: A, x: &[Self]) -> A::V {
+        arith.load_f16(x)
     }
 }
 
 /// The state of a tile's rows, `[queries, group]` of them.
 struct Rows {
     d: usize,
-    /// Columns of `sums`: `d`, rounded up to whole lanes.
+    /// Columns of `sums`: `d`, rounded up to whole panels.
     width: usize,
     /// `[rows, d]`, scaled.
     q: Vec<f32>,
@@ -90,7 +84,7 @@ pub(super) fn run(arith: impl Arith, tile: &Tile, head: usize, q: &[f32], out: &
     let Heads { heads, kv_heads, head_dim: d } = tile.spec.heads;
     let group = heads / kv_heads;
     let count = tile.queries * group;
-    let width = d.next_multiple_of(LANES);
+    let width = d.next_multiple_of(BLOCK);
     let mut rows = Rows {
         d,
         width,
@@ -174,18 +168,19 @@ impl Rows {
             let end = query * group;
             while row < end {
                 row += match end - row {
-                    1 => self.pass::<1, BLOCK, N>(arith, tile, row, part.clone(), keys, values),
-                    2 => self.pass::<2, LANES, N>(arith, tile, row, part.clone(), keys, values),
-                    3 => self.pass::<3, LANES, N>(arith, tile, row, part.clone(), keys, values),
-                    _ => self.pass::<ROWS, LANES, N>(arith, tile, row, part.clone(), keys, values),
+                    1 => self.pass::<1, 4, N>(arith, tile, row, part.clone(), keys, values),
+                    2 => self.pass::<2, 2, N>(arith, tile, row, part.clone(), keys, values),
+                    3 => self.pass::<3, 2, N>(arith, tile, row, part.clone(), keys, values),
+                    _ => self.pass::<ROWS, 2, N>(arith, tile, row, part.clone(), keys, values),
                 };
             }
         }
     }
 
-    /// Takes `R` rows from `row` on through the part of a block that they see; `W` columns at a time.
+    /// Takes `R` rows from `row` on through the part of a block that they see; `P` registers of columns at
+    /// a time.
     #[inline(always)]
-    fn pass<const R: usize, const W: usize, N: Number>(
+    fn pass<const R: usize, const P: usize, N: Number>(
         &mut self,
         arith: impl Arith,
         tile: &Tile,
@@ -196,7 +191,7 @@ impl Rows {
     ) -> usize {
         let q: [&[f32]; R] = std::array::from_fn(|r| &self.q[(row + r) * self.d..][..self.d]);
         let scores: &mut [[f32; BLOCK]; R] = (&mut self.scores[row..row + R]).try_into().expect("R rows");
-        score::<R, W, N>(arith, q, keys, scores);
+        score::<R, P, N, _>(arith, q, keys, scores);
         for (r, scores) in scores.iter_mut().enumerate() {
             if let Some(cap) = tile.spec.softcap {
                 for score in &mut *scores {
@@ -208,33 +203,48 @@ impl Rows {
         }
         let rescale: &[f32; R] = self.rescale[row..row + R].try_into().expect("R rows");
         let sums = &mut self.sums[row * self.width..(row + R) * self.width];
-        add_values::<R, N>(arith, scores, part, rescale, values, self.d, sums);
+        add_values::<R, P, N, _>(arith, scores, part, rescale, values, self.d, sums);
         R
     }
 }
 
+/// `P` registers of a panel. A level whose registers are too wide for so many columns reads some twice.
+#[inline(always)]
+fn load_panel<const P: usize, N: Number, A: Arith>(arith: A, x: &[N]) -> [A::V; P] {
+    // No closure: outside of this function it would be compiled without the level's features.
+    let mut panel = [arith.splat(0.0); P];
+    for (p, v) in panel.iter_mut().enumerate() {
+        *v = N::load(arith, &x[p * A::N % x.len()..]);
+    }
+    panel
+}
+
 /// Scores of `R` rows: q `[R, d]` · keys `[d, BLOCK]`, each one sum over d in order.
 #[inline(always)]
-fn score<const R: usize, const W: usize, N: Number>(
-    arith: impl Arith,
+fn score<const R: usize, const P: usize, N: Number, A: Arith>(
+    arith: A,
     q: [&[f32]; R],
     keys: &[N],
     scores: &mut [[f32; BLOCK]; R],
 ) {
     let (keys, _) = keys.as_chunks::<BLOCK>();
-    for panel in (0..BLOCK).step_by(W) {
-        let mut sums = [[0.0; W]; R];
+    let q = q.map(|q| &q[..keys.len()]);
+    let step = (P * A::N).min(BLOCK);
+    for panel in (0..BLOCK).step_by(step) {
+        let mut sums = [[arith.splat(0.0); P]; R];
         for (i, keys) in keys.iter().enumerate() {
-            let keys = N::load::<W>(arith, keys[panel..panel + W].try_into().expect("W columns"));
+            let keys = load_panel::<P, N, A>(arith, &keys[panel..panel + step]);
             for r in 0..R {
-                let q = q[r][i];
-                for l in 0..W {
-                    sums[r][l] = arith.mul_add(q, keys[l], sums[r][l]);
+                let q = arith.splat(q[r][i]);
+                for p in 0..P {
+                    sums[r][p] = arith.mul_add_v(q, keys[p], sums[r][p]);
                 }
             }
         }
         for r in 0..R {
-            scores[r][panel..panel + W].copy_from_slice(&sums[r]);
+            for p in 0..P {
+                arith.store(sums[r][p], &mut scores[r][panel + p * A::N % step..]);
+            }
         }
     }
 }
@@ -271,8 +281,8 @@ fn weigh(
 
 /// sums = sums · rescale + weights `[R, part]` · values `[part, d]`, in the order of positions.
 #[inline(always)]
-fn add_values<const R: usize, N: Number>(
-    arith: impl Arith,
+fn add_values<const R: usize, const P: usize, N: Number, A: Arith>(
+    arith: A,
     weights: &[[f32; BLOCK]; R],
     part: Range<usize>,
     rescale: &[f32; R],
@@ -280,34 +290,39 @@ fn add_values<const R: usize, N: Number>(
     d: usize,
     sums: &mut [f32],
 ) {
-    let width = sums.len() / R;
-    for panel in (0..d).step_by(LANES) {
-        let columns = LANES.min(d - panel);
-        let mut acc = [[0.0; LANES]; R];
+    assert!(part.end <= BLOCK && values.len() == BLOCK * d);
+    let (width, step) = (sums.len() / R, (P * A::N).min(BLOCK));
+    let mut rest = [N::ZERO; BLOCK];
+    for panel in (0..d).step_by(step) {
+        let mut acc = [[arith.splat(0.0); P]; R];
         for r in 0..R {
-            for l in 0..LANES {
-                acc[r][l] = sums[r * width + panel + l] * rescale[r];
+            let (sums, rescale) = (&sums[r * width + panel..][..step], arith.splat(rescale[r]));
+            for p in 0..P {
+                acc[r][p] = arith.mul_v(arith.load(&sums[p * A::N % step..]), rescale);
             }
         }
         for j in part.clone() {
-            let values = &values[j * d + panel..][..columns];
-            let values = match values.try_into() {
-                Ok(values) => N::load::<LANES>(arith, values),
-                Err(_) => {
-                    let mut padded = [N::zero(); LANES];
-                    padded[..columns].copy_from_slice(values);
-                    N::load(arith, &padded)
+            let columns = &values[j * d + panel..];
+            let columns = match columns.get(..step) {
+                Some(columns) if panel + step <= d => columns,
+                _ => {
+                    rest[..d - panel].copy_from_slice(&columns[..d - panel]);
+                    &rest[..step]
                 }
             };
+            let columns = load_panel::<P, N, A>(arith, columns);
             for r in 0..R {
-                let weight = weights[r][j];
-                for l in 0..LANES {
-                    acc[r][l] = arith.mul_add(weight, values[l], acc[r][l]);
+                let weight = arith.splat(weights[r][j]);
+                for p in 0..P {
+                    acc[r][p] = arith.mul_add_v(weight, columns[p], acc[r][p]);
                 }
             }
         }
         for r in 0..R {
-            sums[r * width + panel..][..LANES].copy_from_slice(&acc[r]);
+            let sums = &mut sums[r * width + panel..][..step];
+            for p in 0..P {
+                arith.store(acc[r][p], &mut sums[p * A::N % step..]);
+            }
         }
     }
 }
