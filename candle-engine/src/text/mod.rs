@@ -3,9 +3,11 @@
 pub mod chat;
 pub mod sampler;
 pub mod stop;
+mod stream;
 mod tokenizer;
 
 pub use self::chat::{ChatTemplate, Message};
 pub use self::sampler::{Sampler, SamplerOptions};
 pub use self::stop::StopMatcher;
-pub use self::tokenizer::{DecodeStream, Tokenizer};
+pub use self::stream::DecodeStream;
+pub use self::tokenizer::Tokenizer;
