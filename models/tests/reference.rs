@@ -12,7 +12,7 @@ const HIDDEN: f32 = 1e-4;
 /// Largest difference of a logit.
 const LOGITS: f32 = 1e-3;
 /// The same as a share of the largest logit, where activations are quantized too, to 8 bits in blocks of 32.
-const LOGITS_QUANTIZED: f32 = 0.03;
+const LOGITS_QUANTIZED: f32 = 0.02;
 
 struct Expected(SafeTensors);
 
