@@ -176,15 +176,13 @@ impl Scaling {
             "yarn" => {
                 let factor = number("factor")?;
                 let mscale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
-                let attention_factor = match c.number("attention_factor")? {
-                    Some(given) => given,
-                    None => match (c.number("mscale")?, c.number("mscale_all_dim")?) {
-                        (Some(m), Some(all)) if m != 0.0 && all != 0.0 => mscale(m) / mscale(all),
-                        _ => mscale(1.0),
-                    },
+                // All are read, though a given attention factor outranks the others.
+                let scales = (c.number("mscale")?, c.number("mscale_all_dim")?);
+                let attention_factor = match (c.number("attention_factor")?, scales) {
+                    (Some(given), _) => given,
+                    (None, (Some(m), Some(all))) if m != 0.0 && all != 0.0 => mscale(m) / mscale(all),
+                    (None, _) => mscale(1.0),
                 };
-                // Read even where a given attention factor outranks them.
-                (c.number("mscale")?, c.number("mscale_all_dim")?);
                 Self::Yarn(Yarn {
                     factor,
                     original_context: original()?,

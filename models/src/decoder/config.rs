@@ -94,11 +94,11 @@ impl DecoderConfig {
             let what = format!("expected {} entries, got {}", d.layers, self.layers.len());
             return Err(Error::config("layer_types", what));
         }
-        if d.heads % d.kv_heads != 0 {
+        if !d.heads.is_multiple_of(d.kv_heads) {
             let what = format!("{} query heads are no multiple of {} KV heads", d.heads, d.kv_heads);
             return Err(Error::config("num_key_value_heads", what));
         }
-        if d.head_dim % 2 != 0 {
+        if !d.head_dim.is_multiple_of(2) {
             return Err(Error::config("head_dim", format!("expected an even number, got {}", d.head_dim)));
         }
         if self.norm_eps.is_nan() || self.norm_eps < 0.0 {
