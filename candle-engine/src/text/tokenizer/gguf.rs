@@ -209,7 +209,7 @@ impl Pre {
             "qwen2" | "deepseek-r1-qwen" | "megrez" => {
                 Self { normalizer: nfc(), ..plain(vec![by(QWEN2)?, bytes(None)]) }
             }
-            "qwen35" => Self { normalizer: nfc(), ..plain(vec![by(QWEN35)?, bytes(None)]) },
+            "qwen35" => plain(vec![by(QWEN35)?, bytes(None)]),
             "stablelm2" => plain(vec![by(QWEN2)?, bytes(None)]),
             "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "mellum" => {
                 plain(vec![bytes(Some(Pattern::regex(GPT2)?))])

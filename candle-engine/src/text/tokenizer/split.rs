@@ -154,11 +154,13 @@ impl Pieces {
                 last = Some(is_match);
                 if joins && spans.len() > first {
                     spans.last_mut().into_iter().for_each(|span| span.1 = from + end);
-                } else if start < end && !(behavior == Behavior::Removed && is_match) {
+                } else if !(behavior == Behavior::Removed && is_match) {
                     spans.push((from + start, from + end));
                 }
             });
         }
+        // A match may be empty, and still keeps its neighbours apart.
+        self.spans.retain(|(start, end)| start < end);
         // Unless something was removed at the very start.
         self.at_start &= self.spans.first().is_some_and(|span| span.0 == 0);
     }
