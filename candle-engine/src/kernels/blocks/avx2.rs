@@ -4,15 +4,20 @@
 //! adaptor or `map` that calls it, which has not.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::activations::{self, Activations, Row, SUMMED};
 use super::formats::{Block, GROUP};
 use crate::weights::Format;
 
-/// Tokens from which a panel pays: packing one costs about as much as this many tokens without.
-const PANEL_TOKENS: usize = 6;
-/// Rows of a panel: two registers of eight.
-const ROWS: usize = 16;
+/// Tokens from which a panel pays: a full register tile of them.
+const PANEL_TOKENS: usize = TOKENS;
+/// Bytes that a prefetch brings.
+const CACHE_LINE: usize = 64;
+/// Rows of a register.
+const LANES: usize = 8;
+/// Rows of a panel: two registers.
+const ROWS: usize = 2 * LANES;
 /// Tokens of a register tile: with two registers of rows, eight accumulators.
 const TOKENS: usize = 4;
 /// Numbers of a row that lie together in a panel: what one 32-bit lane multiplies and adds.
@@ -24,74 +29,77 @@ pub fn quantize(x: &[f32], quants: &mut [i8], scales: &mut [f32], sums: &mut [i3
     activations::quantize(x, quants, scales, sums);
 }
 
-/// `out(row, t, y)` for runs of rows of `w` and each token.
+/// `out(row, t, y)` for runs of the rows `range` of `w` and each token.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn matmul<B: Block>(
     w: &[u8],
     row_bytes: usize,
+    range: Range<usize>,
     x: &Activations,
     panel: &mut Panel,
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
-    let rows = w.len() / row_bytes;
-    // Past the last row the last is computed again, and thrown away.
-    let row = |r: usize| &w[r.min(rows - 1) * row_bytes..][..row_bytes];
-    if x.len() < PANEL_TOKENS {
-        for from in (0..rows).step_by(8) {
-            let w = std::array::from_fn(|i| row(from + i));
-            for t in 0..x.len() {
-                let y = to_array(direct::<B>(w, x.row(t)));
-                out(from, t, &y[..8.min(rows - from)]);
+    for from in range.clone().step_by(ROWS) {
+        // Past the last row the last is computed again, and thrown away.
+        let mut octets = [[&[][..]; LANES]; ROWS / LANES];
+        for (i, row) in octets.as_flattened_mut().iter_mut().enumerate() {
+            *row = &w[(from + i).min(range.end - 1) * row_bytes..][..row_bytes];
+        }
+        let kept = ROWS.min(range.end - from);
+        if x.len() < PANEL_TOKENS {
+            for (h, octet) in octets.into_iter().enumerate().take(kept.div_ceil(LANES)) {
+                // Rows of a small model are too short for the hardware to see where the next ones begin. They
+                // may be another task's: that will want them at about this time.
+                let next = w.get((from + (h + 1) * LANES) * row_bytes..).unwrap_or_default();
+                for t in 0..x.len() {
+                    let next = if t == 0 { next } else { &[] };
+                    let y = to_array(direct::<B>(octet, x.row(t), next));
+                    out(from + h * LANES, t, &y[..LANES.min(kept - h * LANES)]);
+                }
             }
+            continue;
         }
-        return;
-    }
-    for from in (0..rows).step_by(ROWS) {
-        panel.pack::<B>(std::array::from_fn(|i| row(from + i)));
-        let kept = ROWS.min(rows - from);
-        let mut put = |t: usize, y: [__m256; 2]| out(from, t, &y.map(|y| to_array(y)).as_flattened()[..kept]);
+        for (h, octet) in octets.into_iter().enumerate() {
+            panel.pack::<B>(h, octet);
+        }
         let mut t = 0;
-        while t + TOKENS <= x.len() {
-            let y = panel.multiply::<B, TOKENS>(std::array::from_fn(|i| x.row(t + i)));
-            y.into_iter().enumerate().for_each(|(i, y)| put(t + i, y));
-            t += TOKENS;
-        }
-        for t in t..x.len() {
-            let [y] = panel.multiply::<B, 1>([x.row(t)]);
-            put(t, y);
+        while t < x.len() {
+            let tokens = TOKENS.min(x.len() - t);
+            let mut y = [[[0.0; LANES]; ROWS / LANES]; TOKENS];
+            if tokens == TOKENS {
+                panel.multiply::<B, TOKENS>(x, t, &mut y);
+            } else {
+                for i in 0..tokens {
+                    panel.multiply::<B, 1>(x, t + i, (&mut y[i..][..1]).try_into().expect("one"));
+                }
+            }
+            for (i, y) in y.iter().enumerate().take(tokens) {
+                out(from, t + i, &y.as_flattened()[..kept]);
+            }
+            t += tokens;
         }
     }
 }
 
-/// Eight rows by one token.
+/// Eight rows by one token; `next` are the weights to come.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn direct<B: Block>(w: [&[u8]; 8], x: Row) -> __m256 {
+fn direct<B: Block>(w: [&[u8]; LANES], x: Row, next: &[u8]) -> __m256 {
     let mut y = _mm256_setzero_ps();
-    let mut scales = [[0.0; 8]; 16];
-    let mut mins = [[0.0; 8]; 16];
+    let (mut scales, mut mins) = ([_mm256_setzero_ps(); MOST_SCALES], [_mm256_setzero_ps(); MOST_SCALES]);
     for b in 0..w[0].len() / B::BYTES {
-        let mut blocks = [&[][..]; 8];
-        for r in 0..8 {
-            blocks[r] = &w[r][b * B::BYTES..][..B::BYTES];
+        for line in (0..LANES * B::BYTES).step_by(CACHE_LINE) {
+            // Not dereferenced, so it may point past the end.
+            let address = next.as_ptr().wrapping_add(b * LANES * B::BYTES + line);
+            _mm_prefetch::<_MM_HINT_T0>(address.cast());
         }
-        if B::LEN > GROUP {
-            for (r, block) in blocks.iter().enumerate() {
-                for i in 0..B::LEN / B::SCALED {
-                    (scales[i][r], mins[i][r]) = B::scale(block, i);
-                }
-            }
-        } else {
-            scales[0] = to_array(halves(blocks, 0));
-            if B::HAS_MIN {
-                mins[0] = to_array(halves(blocks, 2));
-            }
-        }
+        let blocks = blocks::<B>(w, b);
+        unpack_scales::<B>(blocks, &mut scales, &mut mins);
         for g in 0..B::LEN / GROUP {
             let at = b * (B::LEN / GROUP) + g;
             let a = load_i8(&x.quants[at * GROUP..]);
-            let mut dots = [_mm256_setzero_si256(); 8];
-            for r in 0..8 {
+            let mut dots = [_mm256_setzero_si256(); LANES];
+            for r in 0..LANES {
                 dots[r] = products::<B>(quants::<B>(blocks[r], g), a);
             }
             let [first, second] = sums(dots);
@@ -109,21 +117,28 @@ fn direct<B: Block>(w: [&[u8]; 8], x: Row) -> __m256 {
     y
 }
 
+/// Block `b` of eight rows.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn blocks<'a, B: Block>(w: [&'a [u8]; LANES], b: usize) -> [&'a [u8]; LANES] {
+    let mut blocks = [&[][..]; LANES];
+    assert!(b < w[0].len() / B::BYTES);
+    for r in 0..LANES {
+        debug_assert_eq!(w[r].len(), w[0].len());
+        // SAFETY: block `b` of the first row is in it, and the rows are of one length: `matmul` cuts them.
+        blocks[r] = unsafe { w[r].get_unchecked(b * B::BYTES..(b + 1) * B::BYTES) };
+    }
+    blocks
+}
+
 /// A group's part of eight results; the same operations in the same order as the specification.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn add<B: Block>(
-    y: __m256,
-    dot: __m256i,
-    sum: i32,
-    scale: [f32; 8],
-    min: [f32; 8],
-    x_scale: __m256,
-) -> __m256 {
+fn add<B: Block>(y: __m256, dot: __m256i, sum: i32, scale: __m256, min: __m256, x_scale: __m256) -> __m256 {
     let dot = if B::OFFSET == 0 { dot } else { _mm256_sub_epi32(dot, _mm256_set1_epi32(B::OFFSET * sum)) };
-    let y = _mm256_add_ps(y, _mm256_mul_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(load(&scale), x_scale)));
+    let y = _mm256_add_ps(y, _mm256_mul_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(scale, x_scale)));
     if B::HAS_MIN {
-        _mm256_add_ps(y, _mm256_mul_ps(_mm256_set1_ps(sum as f32), _mm256_mul_ps(load(&min), x_scale)))
+        _mm256_add_ps(y, _mm256_mul_ps(_mm256_set1_ps(sum as f32), _mm256_mul_ps(min, x_scale)))
     } else {
         y
     }
@@ -187,7 +202,7 @@ fn quants<B: Block>(block: &[u8], g: usize) -> __m256i {
             let low = bits(&block[half * 64 + quarter % 2 * 32..], quarter / 2 * 4, 15);
             _mm256_or_si256(low, high)
         }
-        _ => load32(&B::quants(block, g)),
+        _ => unreachable!(),
     }
 }
 
@@ -220,81 +235,216 @@ fn fifth_bits(bytes: &[u8]) -> __m256i {
     _mm256_and_si256(set, _mm256_set1_epi8(16))
 }
 
+/// Scales and mins in a block of 256.
+const MOST_SCALES: usize = 16;
+
+/// [`Block::scale`] of eight rows' blocks, one row a lane.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn unpack_scales<B: Block>(
+    blocks: [&[u8]; LANES],
+    scales: &mut [__m256; MOST_SCALES],
+    mins: &mut [__m256; MOST_SCALES],
+) {
+    match B::FORMAT {
+        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => scales[0] = halves(blocks, 0),
+        Format::Q4_1 | Format::Q5_1 => (scales[0], mins[0]) = (halves(blocks, 0), halves(blocks, 2)),
+        Format::Q2_K => {
+            let (d, dmin) = (halves(blocks, 80), negative(halves(blocks, 82)));
+            for word in 0..4 {
+                let packed = words(blocks, 4 * word);
+                for i in 0..4 {
+                    scales[4 * word + i] = scaled(d, field(packed, 8 * i, 15));
+                    mins[4 * word + i] = scaled(dmin, field(packed, 8 * i + 4, 15));
+                }
+            }
+        }
+        Format::Q3_K => {
+            let d = halves(blocks, 108);
+            let packed = [words(blocks, 96), words(blocks, 100), words(blocks, 104)];
+            for i in 0..16 {
+                let low = field(packed[i / 4 % 2], i % 4 * 8 + i / 8 * 4, 15);
+                let high = field(packed[2], i % 4 * 8 + i / 4 * 2, 3);
+                let both = _mm256_or_si256(low, _mm256_slli_epi32::<4>(high));
+                scales[i] = scaled(d, _mm256_sub_epi32(both, _mm256_set1_epi32(32)));
+            }
+        }
+        Format::Q4_K | Format::Q5_K => {
+            let (d, dmin) = (halves(blocks, 0), negative(halves(blocks, 2)));
+            let (a, b, c) = (words(blocks, 4), words(blocks, 8), words(blocks, 12));
+            for i in 0..4 {
+                scales[i] = scaled(d, field(a, 8 * i, 63));
+                mins[i] = scaled(dmin, field(b, 8 * i, 63));
+                let high = |v| _mm256_slli_epi32::<4>(field(v, 8 * i + 6, 3));
+                scales[i + 4] = scaled(d, _mm256_or_si256(field(c, 8 * i, 15), high(a)));
+                mins[i + 4] = scaled(dmin, _mm256_or_si256(field(c, 8 * i + 4, 15), high(b)));
+            }
+        }
+        Format::Q6_K => {
+            let d = halves(blocks, 208);
+            for word in 0..4 {
+                let packed = words(blocks, 192 + 4 * word);
+                for i in 0..4 {
+                    // With its sign: up to the top, and down again.
+                    let top = _mm256_sll_epi32(packed, _mm_cvtsi32_si128(24 - 8 * i as i32));
+                    scales[4 * word + i] = scaled(d, _mm256_srai_epi32::<24>(top));
+                }
+            }
+        }
+        _ => unreachable!(),
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn negative(v: __m256) -> __m256 {
+    _mm256_xor_ps(v, _mm256_set1_ps(-0.0))
+}
+
+/// `(v >> shift) & mask`
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn field(v: __m256i, shift: usize, mask: i32) -> __m256i {
+    _mm256_and_si256(_mm256_srl_epi32(v, _mm_cvtsi32_si128(shift as i32)), _mm256_set1_epi32(mask))
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn scaled(d: __m256, by: __m256i) -> __m256 {
+    _mm256_mul_ps(d, _mm256_cvtepi32_ps(by))
+}
+
 /// The half floats at byte `at` of eight blocks.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn halves(blocks: [&[u8]; 8], at: usize) -> __m256 {
-    let mut bits = [0; 8];
-    for r in 0..8 {
+fn halves(blocks: [&[u8]; LANES], at: usize) -> __m256 {
+    let mut bits = [0; LANES];
+    for r in 0..LANES {
         bits[r] = i16::from_le_bytes([blocks[r][at], blocks[r][at + 1]]);
     }
     let [a, b, c, d, e, f, g, h] = bits;
     _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
 }
 
+/// The 32 bits at byte `at` of eight blocks.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn words(blocks: [&[u8]; LANES], at: usize) -> __m256i {
+    let mut bits = [0; LANES];
+    for r in 0..LANES {
+        let block = blocks[r];
+        bits[r] = i32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+    }
+    let [a, b, c, d, e, f, g, h] = bits;
+    _mm256_setr_epi32(a, b, c, d, e, f, g, h)
+}
+
 /// Sixteen rows, unpacked and interleaved so that a register's lanes are rows.
 #[derive(Default)]
 pub struct Panel {
-    /// `[k / QUAD][ROWS][QUAD]`
+    /// `[k / QUAD]`
     quants: Vec<Line>,
     /// `[k / SCALED][ROWS]`
-    scales: Vec<[f32; ROWS]>,
-    mins: Vec<[f32; ROWS]>,
+    scales: Vec<[[f32; LANES]; ROWS / LANES]>,
+    mins: Vec<[[f32; LANES]; ROWS / LANES]>,
 }
 
-#[derive(Clone, Copy)]
+/// Four quants of each row.
+#[derive(Clone, Copy, Default)]
 #[repr(align(64))]
-struct Line([[u8; QUAD]; ROWS]);
+struct Line([[u8; LANES * QUAD]; ROWS / LANES]);
 
 impl Panel {
+    /// Packs eight rows into half `h`.
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn pack<B: Block>(&mut self, w: [&[u8]; ROWS]) {
+    fn pack<B: Block>(&mut self, h: usize, w: [&[u8]; LANES]) {
         let k = w[0].len() / B::BYTES * B::LEN;
-        self.quants.resize(k / QUAD, Line([[0; QUAD]; ROWS]));
-        self.scales.resize(k / B::SCALED, [0.0; ROWS]);
-        self.mins.resize(k / B::SCALED, [0.0; ROWS]);
-        for (r, w) in w.into_iter().enumerate() {
-            let lines = self.quants.chunks_exact_mut(B::LEN / QUAD);
-            let scales = self.scales.chunks_exact_mut(B::LEN / B::SCALED);
-            let mins = self.mins.chunks_exact_mut(B::LEN / B::SCALED);
-            for (((block, lines), scales), mins) in w.chunks_exact(B::BYTES).zip(lines).zip(scales).zip(mins)
-            {
-                for (g, to) in lines.chunks_exact_mut(GROUP / QUAD).enumerate() {
-                    let q = to_bytes(quants::<B>(block, g));
-                    for (to, q) in to.iter_mut().zip(q.as_chunks::<QUAD>().0) {
-                        to.0[r] = *q;
-                    }
+        self.quants.resize(k / QUAD, Line::default());
+        self.scales.resize(k / B::SCALED, Default::default());
+        self.mins.resize(k / B::SCALED, Default::default());
+        let (mut scales, mut mins) = ([_mm256_setzero_ps(); MOST_SCALES], [_mm256_setzero_ps(); MOST_SCALES]);
+        for b in 0..k / B::LEN {
+            let blocks = blocks::<B>(w, b);
+            unpack_scales::<B>(blocks, &mut scales, &mut mins);
+            for i in 0..B::LEN / B::SCALED {
+                self.scales[b * (B::LEN / B::SCALED) + i][h] = to_array(scales[i]);
+                self.mins[b * (B::LEN / B::SCALED) + i][h] = to_array(mins[i]);
+            }
+            for g in 0..B::LEN / GROUP {
+                let mut rows = [_mm256_setzero_si256(); LANES];
+                for r in 0..LANES {
+                    rows[r] = quants::<B>(blocks[r], g);
                 }
-                for (i, (scale, min)) in scales.iter_mut().zip(mins).enumerate() {
-                    (scale[r], min[r]) = B::scale(block, i);
+                let quads = transpose(rows);
+                let lines = &mut self.quants[(b * B::LEN + g * GROUP) / QUAD..][..GROUP / QUAD];
+                for j in 0..GROUP / QUAD {
+                    lines[j].0[h] = to_bytes(quads[j]);
                 }
             }
         }
     }
 
-    /// Sixteen rows by `T` tokens.
+    /// Sixteen rows by `T` tokens from `t` on.
     #[target_feature(enable = "avx2,fma,f16c")]
-    #[inline]
-    fn multiply<B: Block, const T: usize>(&self, x: [Row; T]) -> [[__m256; 2]; T] {
+    fn multiply<B: Block, const T: usize>(
+        &self,
+        x: &Activations,
+        t: usize,
+        out: &mut [[[f32; LANES]; ROWS / LANES]; T],
+    ) {
+        let mut rows = [x.row(t); T];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = x.row(t + i);
+        }
+        let x = rows;
         let mut y = [[_mm256_setzero_ps(); 2]; T];
-        let lines = self.quants.chunks_exact(B::SCALED / QUAD);
-        for (i, ((lines, scale), min)) in lines.zip(&self.scales).zip(&self.mins).enumerate() {
+        for i in 0..self.scales.len() {
             let mut quants = [&[][..]; T];
             for t in 0..T {
                 quants[t] = &x[t].quants[i * B::SCALED..][..B::SCALED];
             }
+            let lines = &self.quants[i * (B::SCALED / QUAD)..][..B::SCALED / QUAD];
             let dots = multiply_scaled::<B, T>(lines, quants);
+            let (scale, min) = (&self.scales[i], &self.mins[i]);
             for t in 0..T {
                 let x_scale = _mm256_set1_ps(x[t].scales[i * B::SCALED / GROUP]);
                 let sum = x[t].sums[i * (B::SCALED / SUMMED)..][..B::SCALED / SUMMED].iter().sum();
-                let (scale, min) = (scale.as_chunks().0, min.as_chunks().0);
                 for h in 0..2 {
-                    y[t][h] = add::<B>(y[t][h], dots[t][h], sum, scale[h], min[h], x_scale);
+                    y[t][h] = add::<B>(y[t][h], dots[t][h], sum, load(&scale[h]), load(&min[h]), x_scale);
                 }
             }
         }
-        y
+        for t in 0..T {
+            for h in 0..2 {
+                out[t][h] = to_array(y[t][h]);
+            }
+        }
     }
+}
+
+/// Rows of eight 32-bit parts to columns.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn transpose(v: [__m256i; 8]) -> [__m256i; 8] {
+    // Twos of rows, then fours, within each half of the columns; then the halves.
+    let mut two = [_mm256_setzero_si256(); 8];
+    for i in 0..4 {
+        two[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+        two[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+    let mut four = [_mm256_setzero_si256(); 8];
+    for i in 0..2 {
+        for j in 0..2 {
+            four[4 * i + 2 * j] = _mm256_unpacklo_epi64(two[4 * i + j], two[4 * i + 2 + j]);
+            four[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(two[4 * i + j], two[4 * i + 2 + j]);
+        }
+    }
+    let mut columns = [_mm256_setzero_si256(); 8];
+    for i in 0..4 {
+        columns[i] = _mm256_permute2x128_si256::<0x20>(four[i], four[4 + i]);
+        columns[4 + i] = _mm256_permute2x128_si256::<0x31>(four[i], four[4 + i]);
+    }
+    columns
 }
 
 /// The integer part of [`Panel::multiply`]: the numbers under one scale.
@@ -313,8 +463,7 @@ fn multiply_scaled<B: Block, const T: usize>(lines: &[Line], x: [&[i8]; T]) -> [
     for s in (0..B::SCALED / QUAD).step_by(steps) {
         let mut sums = [[_mm256_setzero_si256(); 2]; T];
         for j in s..s + steps {
-            let (low, high) = lines[j].0.as_flattened().split_at(32);
-            let w = [load32(low), load32(high)];
+            let w = [load32(&lines[j].0[0]), load32(&lines[j].0[1])];
             for t in 0..T {
                 let a = broadcast(&x[t][j * QUAD..]);
                 for h in 0..2 {

@@ -137,20 +137,20 @@ fn run<B: Block>(isa: Isa, w: &[u8], k: usize, x: &[f32], y: &mut [f32]) {
         let y = Disjoint::new(y);
         threads::parallel(n.div_ceil(rows), |task| {
             let from = task * rows;
-            let w = &w[from * row_bytes..n.min(from + rows) * row_bytes];
+            let range = from..n.min(from + rows);
             let out = |row: usize, t: usize, values: &[f32]| {
                 // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has; and the
                 // kernel's calls follow each other.
-                unsafe { y.range(t * n + from + row, values.len()) }.copy_from_slice(values);
+                unsafe { y.range(t * n + row, values.len()) }.copy_from_slice(values);
             };
             match isa.level() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: these levels exist only after their features were detected.
                 Level::Avx2 | Level::Avx512 => PANEL.with_borrow_mut(|panel| unsafe {
-                    avx2::matmul::<B>(w, row_bytes, x, panel, out);
+                    avx2::matmul::<B>(w, row_bytes, range, x, panel, out);
                 }),
                 _ => UNPACKED.with_borrow_mut(|unpacked| {
-                    scalar::matmul::<B>(w, row_bytes, x, unpacked, |row, t, y| out(row, t, &[y]));
+                    scalar::matmul::<B>(w, row_bytes, range, x, unpacked, |row, t, y| out(row, t, &[y]));
                 }),
             }
         });

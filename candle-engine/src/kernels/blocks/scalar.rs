@@ -1,5 +1,7 @@
 //! The specification: what every other level computes, bit for bit.
 
+use std::ops::Range;
+
 use super::activations::{Activations, Row, SUMMED};
 use super::formats::{Block, GROUP};
 
@@ -10,16 +12,17 @@ pub struct Unpacked {
     scales: Vec<(f32, f32)>,
 }
 
-/// `out(row, t, y)` for each row of `w` and each token.
+/// `out(row, t, y)` for each of the rows `range` of `w` and each token.
 pub fn matmul<B: Block>(
     w: &[u8],
     row_bytes: usize,
+    range: Range<usize>,
     x: &Activations,
     scratch: &mut Unpacked,
     mut out: impl FnMut(usize, usize, f32),
 ) {
-    for (row, w) in w.chunks_exact(row_bytes).enumerate() {
-        unpack::<B>(w, scratch);
+    for row in range {
+        unpack::<B>(&w[row * row_bytes..][..row_bytes], scratch);
         for t in 0..x.len() {
             out(row, t, dot::<B>(scratch, x.row(t)));
         }
