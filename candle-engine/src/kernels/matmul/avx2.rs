@@ -3,9 +3,10 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{Act, DenseFormat, Rows, Stored, CHUNK};
+use super::{aligned, Act, DenseFormat, Rows, Stored, Widened, CHUNK, PACK_TOKENS};
 
-tiles!("avx2,fma,f16c", lanes = 8, rows = [8, 5, 4, 3]);
+tiles!("avx2,fma,f16c", lanes = 8, rows = [8, 6, 4, 3]);
+panels!("avx2,fma,f16c", lanes = 8, rows = 3);
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -52,11 +53,23 @@ fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
     _mm256_fmadd_ps(a, b, c)
 }
 
-/// The lanes' sum: halves, then quarters, then pairs.
+/// Each vector's sum of lanes: halves, then quarters, then pairs.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn sum(v: __m256) -> f32 {
-    let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
-    _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+fn sums(v: [__m256; 4]) -> [f32; 4] {
+    quarter_sums(v.map(|v| _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1))))
+}
+
+/// The same from the second step on.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn quarter_sums([a, b, c, d]: [__m128; 4]) -> [f32; 4] {
+    let ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
+    let cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
+    let even = _mm_shuffle_ps(ab, cd, 0b10_00_10_00);
+    let odd = _mm_shuffle_ps(ab, cd, 0b11_01_11_01);
+    let mut sums = [0.0; 4];
+    // SAFETY: four floats, at any address.
+    unsafe { _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(even, odd)) };
+    sums
 }

@@ -3,9 +3,11 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{Act, DenseFormat, Rows, Stored, CHUNK};
+use super::avx2::quarter_sums;
+use super::{aligned, Act, DenseFormat, Rows, Stored, Widened, CHUNK, PACK_TOKENS};
 
 tiles!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c", lanes = 16, rows = [8, 8, 8, 6]);
+panels!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c", lanes = 16, rows = 6);
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -52,12 +54,12 @@ fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
     _mm512_fmadd_ps(a, b, c)
 }
 
-/// The lanes' sum: halves, then quarters, and so on.
+/// Each vector's sum of lanes: halves, then quarters, and so on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn sum(v: __m512) -> f32 {
-    let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
-    _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+fn sums(v: [__m512; 4]) -> [f32; 4] {
+    quarter_sums(v.map(|v| {
+        let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+        _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1))
+    }))
 }

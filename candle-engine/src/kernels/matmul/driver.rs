@@ -9,7 +9,7 @@ use super::neon;
 use super::scalar;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use super::{Act, Dense, DenseFormat, Disjoint, Isa, Rows, Stored, Term, Widened, BF16, CHUNK, F16, F32};
+use super::{Act, Dense, DenseFormat, Disjoint, Isa, Rows, Stored, Term, BF16, F16, F32};
 use crate::kernels::isa::Level;
 use crate::kernels::threads::parallel;
 
@@ -57,9 +57,6 @@ const ROWS: usize = 96;
 /// Bytes of a matrix that make a task when memory sets the pace: some ten microseconds of reading.
 const TASK_BYTES: usize = 128 << 10;
 
-/// Tokens from which on it pays to widen W's chunk first instead of in each tile.
-const WIDEN_TOKENS: usize = 32;
-
 /// Rows of a task, by the problem's shape alone.
 fn task_rows(t: usize, w: &Dense) -> usize {
     if t > 4 {
@@ -98,7 +95,7 @@ pub(super) fn run(isa: Isa, x: &[f32], parts: &[Part]) {
 struct Scratch {
     sums: Vec<f32>,
     up: Vec<f32>,
-    panel: Vec<f32>,
+    packed: Vec<f32>,
 }
 
 thread_local! {
@@ -111,9 +108,9 @@ fn block(isa: Isa, x: &[f32], t: usize, part: &Part, rows: Range<usize>) {
         for start in (0..t).step_by(TOKENS) {
             let tokens = start..t.min(start + TOKENS);
             let x = &x[start * part.term.0.cols..tokens.end * part.term.0.cols];
-            products(isa, x, tokens.len(), &part.term, rows.clone(), &mut scratch.sums, &mut scratch.panel);
+            products(isa, x, tokens.len(), &part.term, rows.clone(), &mut scratch.sums, &mut scratch.packed);
             if let Epilogue::Gate { up, act } = &part.epilogue {
-                products(isa, x, tokens.len(), up, rows.clone(), &mut scratch.up, &mut scratch.panel);
+                products(isa, x, tokens.len(), up, rows.clone(), &mut scratch.up, &mut scratch.packed);
                 gate(isa, *act, &mut scratch.sums, &scratch.up);
             }
             for (token, sums) in tokens.zip(scratch.sums.chunks_exact(rows.len())) {
@@ -136,67 +133,34 @@ fn products(
     (w, bias): &Term,
     rows: Range<usize>,
     sums: &mut Vec<f32>,
-    panel: &mut Vec<f32>,
+    packed: &mut Vec<f32>,
 ) {
     sums.clear();
     sums.resize(t * rows.len(), 0.0);
-    let (x, size) = (Rows::new(x, w.cols, w.cols, t), w.cols * w.format.size());
-    let bytes = &w.bytes[rows.start * size..rows.end * size];
+    let x = Rows::new(x, w.cols, w.cols, t);
     match w.format {
-        DenseFormat::F32 => stored_products::<F32>(isa, x, bytes.as_chunks().0, sums, panel),
-        DenseFormat::F16 => stored_products::<F16>(isa, x, bytes.as_chunks().0, sums, panel),
-        DenseFormat::BF16 => stored_products::<BF16>(isa, x, bytes.as_chunks().0, sums, panel),
+        DenseFormat::F32 => accumulate::<F32>(isa, x, w.part(rows.clone()), sums, packed),
+        DenseFormat::F16 => accumulate::<F16>(isa, x, w.part(rows.clone()), sums, packed),
+        DenseFormat::BF16 => accumulate::<BF16>(isa, x, w.part(rows.clone()), sums, packed),
     }
     if let Some(bias) = bias {
         add_bias(sums, &bias[rows]);
     }
 }
 
-fn stored_products<F: Stored>(isa: Isa, x: Rows<f32>, w: &[F::Raw], sums: &mut [f32], panel: &mut Vec<f32>) {
-    let (k, rows) = (x.len, sums.len() / x.count);
-    if x.count < WIDEN_TOKENS {
-        return accumulate::<F>(isa, x, Rows::new(w, k, k, rows), sums);
-    }
-    for start in (0..k).step_by(CHUNK) {
-        let len = CHUNK.min(k - start);
-        panel.resize(rows * len, 0.0);
-        for (to, from) in panel.chunks_exact_mut(len).zip(w[start..].chunks(k)) {
-            widen::<F>(isa, &from[..len], to);
-        }
-        let x = Rows::new(&x.data[start..], k, len, x.count);
-        accumulate::<Widened>(isa, x, Rows::new(panel, len, len, rows), sums);
-    }
-}
-
 /// sums\[t, r\] += x\[t\] · w\[r\]
-fn accumulate<F: Stored>(isa: Isa, x: Rows<f32>, w: Rows<F::Raw>, sums: &mut [f32]) {
+fn accumulate<F: Stored>(isa: Isa, x: Rows<f32>, w: Rows<F::Raw>, sums: &mut [f32], packed: &mut Vec<f32>) {
     match isa.level() {
         Level::Scalar => scalar::accumulate::<F>(x, w, sums),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this level exists only after its features were detected.
-        Level::Avx2 => unsafe { avx2::accumulate::<F>(x, w, sums) },
+        Level::Avx2 => unsafe { avx2::accumulate::<F>(x, w, sums, packed) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Level::Avx512 => unsafe { avx512::accumulate::<F>(x, w, sums) },
+        Level::Avx512 => unsafe { avx512::accumulate::<F>(x, w, sums, packed) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Level::Neon => unsafe { neon::accumulate::<F>(x, w, sums) },
-    }
-}
-
-/// The values of stored elements.
-fn widen<F: Stored>(isa: Isa, from: &[F::Raw], to: &mut [f32]) {
-    match isa.level() {
-        Level::Scalar => scalar::widen::<F>(from, to),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: this level exists only after its features were detected.
-        Level::Avx2 => unsafe { avx2::widen::<F>(from, to) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Level::Avx512 => unsafe { avx512::widen::<F>(from, to) },
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
-        Level::Neon => unsafe { neon::widen::<F>(from, to) },
+        Level::Neon => unsafe { neon::accumulate::<F>(x, w, sums, packed) },
     }
 }
 

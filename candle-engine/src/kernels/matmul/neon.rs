@@ -4,9 +4,10 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-use super::{Act, DenseFormat, Rows, Stored, CHUNK};
+use super::{aligned, Act, DenseFormat, Rows, Stored, Widened, CHUNK, PACK_TOKENS};
 
 tiles!("neon", lanes = 4, rows = [8, 8, 8, 6]);
+panels!("neon", lanes = 4, rows = 6);
 
 #[inline]
 #[target_feature(enable = "neon")]
@@ -61,10 +62,11 @@ fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
     vfmaq_f32(c, a, b)
 }
 
-/// The lanes' sum: halves, then pairs.
+/// Each vector's sum of lanes: neighbours, then pairs.
 #[inline]
 #[target_feature(enable = "neon")]
-fn sum(v: float32x4_t) -> f32 {
-    let v = vadd_f32(vget_low_f32(v), vget_high_f32(v));
-    vpadds_f32(v)
+fn sums([a, b, c, d]: [float32x4_t; 4]) -> [f32; 4] {
+    let mut sums = [0.0; 4];
+    store(vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)), &mut sums);
+    sums
 }

@@ -15,8 +15,3 @@ pub(super) fn accumulate<F: Stored>(x: Rows<f32>, w: Rows<F::Raw>, sums: &mut [f
 fn dot<F: Stored>(x: &[f32], w: &[F::Raw]) -> f32 {
     x.iter().zip(w).map(|(x, &w)| x * F::widen(w)).sum()
 }
-
-/// The values of stored elements.
-pub(super) fn widen<F: Stored>(from: &[F::Raw], to: &mut [f32]) {
-    to.iter_mut().zip(from).for_each(|(to, &from)| *to = F::widen(from));
-}

@@ -1,27 +1,7 @@
 use super::driver::{run, Part};
 use super::*;
+use crate::kernels::testing::numbers;
 use crate::kernels::threads::set_threads;
-
-/// A generator that needs no crate: splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// In -1..1.
-    fn float(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    fn floats(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| self.float()).collect()
-    }
-}
 
 const FORMATS: [DenseFormat; 3] = [DenseFormat::F32, DenseFormat::F16, DenseFormat::BF16];
 
@@ -62,9 +42,9 @@ fn assert_close(x: &[f32], w: &[f32], k: usize, got: &[f32], expected: &[f32], w
     }
 }
 
-fn compare(random: &mut Random, t: usize, n: usize, k: usize, format: DenseFormat, offset: usize) {
-    let x = random.floats(t * k);
-    let w = random.floats(n * k);
+fn compare(t: usize, n: usize, k: usize, format: DenseFormat, offset: usize) {
+    let x = numbers(1, t * k);
+    let w = numbers(2, n * k);
     let bytes = store(&w, format, offset);
     let dense = Dense::new(&bytes[offset..], format, n, k);
     let isas = Isa::available();
@@ -79,9 +59,8 @@ fn compare(random: &mut Random, t: usize, n: usize, k: usize, format: DenseForma
 
 #[test]
 fn scalar_is_the_definition() {
-    let random = &mut Random(1);
     let (t, n, k) = (3, 4, 2500);
-    let (x, w) = (random.floats(t * k), random.floats(n * k));
+    let (x, w) = (numbers(3, t * k), numbers(4, n * k));
     let bytes = store(&w, DenseFormat::F32, 0);
     let got = product(Isa::available()[0], &x, (Dense::new(&bytes, DenseFormat::F32, n, k), None), t);
     let expected: Vec<f32> = (0..t * n)
@@ -92,36 +71,33 @@ fn scalar_is_the_definition() {
 
 #[test]
 fn every_isa_matches_scalar_at_every_length_and_alignment() {
-    let random = &mut Random(2);
     for k in 0..=70 {
         for format in FORMATS {
-            compare(random, k % 9 + 1, k % 20 + 1, k, format, k % 7);
+            compare(k % 9 + 1, k % 20 + 1, k, format, k % 7);
         }
     }
 }
 
 #[test]
 fn every_isa_matches_scalar_at_every_tile() {
-    let random = &mut Random(3);
     for t in 1..=9 {
         for n in 1..=20 {
             let format = FORMATS[(t + n) % 3];
-            compare(random, t, n, 37, format, t % 4);
+            compare(t, n, 37, format, t % 4);
         }
     }
     for (t, n, k) in
         [(1, 300, 2060), (40, 100, 1030), (5, 97, 3000), (600, 3, 1025), (33, 1, 1), (64, 193, 64)]
     {
-        FORMATS.into_iter().for_each(|format| compare(random, t, n, k, format, 1));
+        FORMATS.into_iter().for_each(|format| compare(t, n, k, format, 1));
     }
 }
 
 #[test]
 fn an_element_does_not_depend_on_its_batch() {
-    let random = &mut Random(4);
     let (n, k, most) = (105, 1100, 67);
-    let x = random.floats(most * k);
-    let w = random.floats(n * k);
+    let x = numbers(5, most * k);
+    let w = numbers(6, n * k);
     for isa in Isa::available() {
         for format in FORMATS {
             let bytes = store(&w, format, 3);
@@ -152,14 +128,13 @@ fn an_element_does_not_depend_on_its_batch() {
 
 #[test]
 fn the_thread_count_changes_nothing() {
-    let random = &mut Random(5);
     let (n, k) = (1000, 513);
-    let w = random.floats(n * k);
+    let w = numbers(7, n * k);
     let bytes = store(&w, DenseFormat::BF16, 0);
     let term = (Dense::new(&bytes, DenseFormat::BF16, n, k), None);
     for isa in Isa::available() {
         for t in [1, 6, 50] {
-            let x = random.floats(t * k);
+            let x = numbers(8, t * k);
             set_threads(1);
             let alone = product(isa, &x, term, t);
             for threads in [2, 3, 8] {
@@ -173,17 +148,17 @@ fn the_thread_count_changes_nothing() {
 
 #[test]
 fn fusion_changes_nothing() {
-    let random = &mut Random(6);
     let k = 1030;
-    let bytes: Vec<_> = FORMATS.map(|format| store(&random.floats(130 * k), format, 0)).into();
-    let biases: Vec<_> = (0..3).map(|_| random.floats(130)).collect();
+    let bytes: Vec<_> =
+        FORMATS.map(|format| store(&numbers(format.size() as u64, 130 * k), format, 0)).into();
+    let biases: Vec<_> = (0..3).map(|i| numbers(10 + i, 130)).collect();
     let term = |i: usize, n: usize, bias: bool| -> Term {
         let dense = Dense::new(&bytes[i][..n * k * FORMATS[i].size()], FORMATS[i], n, k);
         (dense, bias.then_some(&biases[i][..n]))
     };
     for isa in Isa::available() {
         for t in [1, 2, 5, 40] {
-            let x = random.floats(t * k);
+            let x = numbers(9, t * k);
             let terms = [term(0, 130, true), term(1, 7, false), term(2, 40, true)];
             let mut outs = [vec![0.0; t * 130], vec![0.0; t * 7], vec![0.0; t * 40]];
             let parts = terms.iter().zip(&mut outs).map(|(&term, y)| Part::new(term, Epilogue::Store, y));
@@ -198,7 +173,7 @@ fn fusion_changes_nothing() {
                 }
             }
 
-            let residual = random.floats(t * 130);
+            let residual = numbers(10, t * 130);
             let mut y = residual.clone();
             run(isa, &x, &[Part::new(term(2, 130, true), Epilogue::Add, &mut y)]);
             let sums = product(isa, &x, term(2, 130, true), t);
@@ -263,10 +238,9 @@ fn every_half_widens_to_its_value() {
 
 #[test]
 fn the_public_functions_agree() {
-    let random = &mut Random(7);
     let (t, n, k) = (3, 10, 20);
-    let (x, bias) = (random.floats(t * k), random.floats(n));
-    let bytes = store(&random.floats(n * k), DenseFormat::F16, 0);
+    let (x, bias) = (numbers(11, t * k), numbers(12, n));
+    let bytes = store(&numbers(13, n * k), DenseFormat::F16, 0);
     let w = Dense::new(&bytes, DenseFormat::F16, n, k);
     let mut y = vec![0.0; t * n];
     matmul(&x, &w, Some(&bias), &mut y);

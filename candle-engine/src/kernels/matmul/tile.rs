@@ -1,9 +1,9 @@
 //! The tile loops, in a form that each ISA's module stamps with its own vector functions.
 //!
 //! A macro, because neither generics nor traits carry `#[target_feature]` yet. The module that invokes it
-//! has in scope, each with the same features: `zero`, `load`, `load_stored`, `store`, `fma` and `sum`.
+//! has in scope, each with the same features: `zero`, `load`, `load_stored`, `fma` and `sums`.
 
-/// Makes `accumulate` and `widen` for vectors of `$lanes` floats.
+/// Makes `accumulate` and `gate` for vectors of `$lanes` floats.
 ///
 /// `$rows`: rows of W in a tile with 1, 2, 3 and 4 tokens, as many as the registers hold: a tile of r rows
 /// and t tokens needs r·t sums, the smaller of r and t operands, and one more.
@@ -11,9 +11,17 @@ macro_rules! tiles {
     ($features:literal, lanes = $lanes:literal, rows = [$r1:literal, $r2:literal, $r3:literal, $r4:literal]) => {
         /// sums\[t, r\] += x\[t\] · w\[r\]
         #[target_feature(enable = $features)]
-        pub(super) fn accumulate<F: Stored>(x: Rows<f32>, w: Rows<F::Raw>, sums: &mut [f32]) {
+        pub(super) fn accumulate<F: Stored>(
+            x: Rows<f32>,
+            w: Rows<F::Raw>,
+            sums: &mut [f32],
+            packed: &mut Vec<f32>,
+        ) {
             assert_eq!(x.len, w.len, "inputs");
             assert_eq!(sums.len(), x.count * w.count, "sums");
+            if x.count >= PACK_TOKENS {
+                return accumulate_packed::<F>(x, w, sums, packed);
+            }
             if x.count <= 4 {
                 // Memory sets the pace: each row is read from its beginning to its end.
                 token_tile::<F>(x, w, 0, 0..x.len, sums);
@@ -60,7 +68,7 @@ macro_rules! tiles {
         }
 
         /// `R` rows from `r` on and `T` tokens from `t` on, chunk by chunk.
-        #[inline(never)]
+        #[inline]
         #[target_feature(enable = $features)]
         fn tile<F: Stored, const R: usize, const T: usize>(
             x: Rows<f32>,
@@ -77,76 +85,78 @@ macro_rules! tiles {
                 let mut ws: [&[F::Raw]; R] = [&[]; R];
                 ws.iter_mut().enumerate().for_each(|(i, s)| *s = &w.row(r + i)[start..end]);
                 let dots = chunk::<F, R, T>(xs, ws, end - start);
-                for (i, dots) in dots.iter().enumerate() {
+                for i in 0..T {
                     let sums = &mut sums[(t + i) * w.count + r..][..R];
-                    sums.iter_mut().zip(dots).for_each(|(sum, dot)| *sum += dot);
+                    sums.iter_mut().zip(&dots).for_each(|(sum, dots)| *sum += dots[i]);
                 }
             }
         }
 
-        /// The dot products of slices of `len` elements, at most [`CHUNK`].
+        /// The dot products of slices of `len` elements.
         #[inline]
         #[target_feature(enable = $features)]
         fn chunk<F: Stored, const R: usize, const T: usize>(
-            mut x: [&[f32]; T],
-            mut w: [&[F::Raw]; R],
+            x: [&[f32]; T],
+            w: [&[F::Raw]; R],
             len: usize,
-        ) -> [[f32; R]; T] {
+        ) -> [[f32; T]; R] {
+            assert!(x.iter().all(|x| x.len() == len) && w.iter().all(|w| w.len() == len), "lengths");
             let mut acc = [[zero(); T]; R];
-            // Slices of one known length, so that the loop needs no bounds checks.
-            let whole = len / $lanes;
-            let mut xs: [&[[f32; $lanes]]; T] = [&[]; T];
-            let mut ws: [&[[F::Raw; $lanes]]; R] = [&[]; R];
-            for (vectors, x) in xs.iter_mut().zip(&mut x) {
-                let (all, rest) = x.as_chunks::<$lanes>();
-                (*vectors, *x) = (&all[..whole], rest);
-            }
-            for (vectors, w) in ws.iter_mut().zip(&mut w) {
-                let (all, rest) = w.as_chunks::<$lanes>();
-                (*vectors, *w) = (&all[..whole], rest);
-            }
-            for i in 0..whole {
-                let mut wv = [zero(); R];
-                for r in 0..R {
-                    wv[r] = load_stored::<F>(&ws[r][i]);
-                }
-                for t in 0..T {
-                    let xv = load(&xs[t][i]);
+            let whole = len - len % $lanes;
+            let mut i = 0;
+            while i < whole {
+                // SAFETY: `$lanes` elements from i on are within slices of `len` ≥ `whole` elements.
+                let x_at = |t: usize| load(unsafe { &*x[t].as_ptr().add(i).cast() });
+                // SAFETY: as above.
+                let w_at = |r: usize| load_stored::<F>(unsafe { &*w[r].as_ptr().add(i).cast() });
+                // The fewer operands stay in registers, the others come one by one.
+                if R <= T {
+                    let mut ws = [zero(); R];
                     for r in 0..R {
-                        acc[r][t] = fma(xv, wv[r], acc[r][t]);
+                        ws[r] = w_at(r);
+                    }
+                    for t in 0..T {
+                        let x = x_at(t);
+                        for r in 0..R {
+                            acc[r][t] = fma(x, ws[r], acc[r][t]);
+                        }
+                    }
+                } else {
+                    let mut xs = [zero(); T];
+                    for t in 0..T {
+                        xs[t] = x_at(t);
+                    }
+                    for r in 0..R {
+                        let w = w_at(r);
+                        for t in 0..T {
+                            acc[r][t] = fma(xs[t], w, acc[r][t]);
+                        }
                     }
                 }
+                i += $lanes;
             }
-            if len % $lanes != 0 {
+            if whole < len {
                 // The rest, padded with zeros on both sides.
                 for t in 0..T {
                     let mut padded = [0.0; $lanes];
-                    padded[..x[t].len()].copy_from_slice(x[t]);
-                    let xv = load(&padded);
+                    padded[..len - whole].copy_from_slice(&x[t][whole..]);
+                    let x = load(&padded);
                     for r in 0..R {
                         let mut padded = [F::ZERO; $lanes];
-                        padded[..w[r].len()].copy_from_slice(w[r]);
-                        acc[r][t] = fma(xv, load_stored::<F>(&padded), acc[r][t]);
+                        padded[..len - whole].copy_from_slice(&w[r][whole..]);
+                        acc[r][t] = fma(x, load_stored::<F>(&padded), acc[r][t]);
                     }
                 }
             }
-            let mut dots = [[0.0; R]; T];
-            for t in 0..T {
-                for r in 0..R {
-                    dots[t][r] = sum(acc[r][t]);
-                }
-            }
+            let mut dots = [[0.0; T]; R];
+            let (quads, rest) = acc.as_flattened().as_chunks();
+            let (to_quads, to_rest) = dots.as_flattened_mut().as_chunks_mut();
+            to_quads.iter_mut().zip(quads).for_each(|(to, &from)| *to = sums(from));
+            to_rest
+                .iter_mut()
+                .zip(rest)
+                .for_each(|(to, &from)| *to = sums([from, zero(), zero(), zero()])[0]);
             dots
-        }
-
-        /// The values of stored elements.
-        #[target_feature(enable = $features)]
-        pub(super) fn widen<F: Stored>(from: &[F::Raw], to: &mut [f32]) {
-            assert_eq!(from.len(), to.len(), "elements");
-            let (from, from_rest) = from.as_chunks::<$lanes>();
-            let (to, to_rest) = to.as_chunks_mut::<$lanes>();
-            to.iter_mut().zip(from).for_each(|(to, from)| store(load_stored::<F>(from), to));
-            to_rest.iter_mut().zip(from_rest).for_each(|(to, &from)| *to = F::widen(from));
         }
 
         /// gate = act(gate) · up
