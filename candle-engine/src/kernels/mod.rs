@@ -9,6 +9,7 @@ mod lanes;
 mod math;
 pub mod matmul;
 pub mod norm;
+pub mod roofline;
 pub mod rope;
 mod rows;
 #[cfg(test)]

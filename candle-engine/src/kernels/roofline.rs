@@ -1,0 +1,100 @@
+//! What this machine can do at best: the two ceilings that kernels are measured against.
+
+use super::isa::{Isa, Level};
+
+/// Fused multiply-adds on registers alone, on the calling thread; returns the floating-point operations done.
+///
+/// Twelve independent sums hide the latency of any core that this project knows.
+pub fn multiply_adds(isa: Isa, rounds: usize) -> usize {
+    match isa.level() {
+        Level::Scalar => scalar(rounds),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this level exists only after its features were detected.
+        Level::Avx2 => unsafe { x86::avx2(rounds) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx512 => unsafe { x86::avx512(rounds) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Level::Neon => unsafe { arm::neon(rounds) },
+    }
+}
+
+/// Reads all bytes, on the calling thread; returns a sum of them, so that the reading is not optimized away.
+pub fn read(bytes: &[u8]) -> u64 {
+    let (words, _) = bytes.as_chunks::<8>();
+    let (blocks, _) = words.as_chunks::<16>();
+    let mut sums = [0u64; 16];
+    for block in blocks {
+        sums.iter_mut().zip(block).for_each(|(sum, word)| *sum ^= u64::from_ne_bytes(*word));
+    }
+    sums.iter().fold(0, |a, b| a ^ b)
+}
+
+const SUMS: usize = 12;
+
+fn scalar(rounds: usize) -> usize {
+    let mut sums = [1.0f32; SUMS];
+    let (a, b) = (std::hint::black_box(0.5f32), std::hint::black_box(0.25f32));
+    for _ in 0..rounds {
+        sums.iter_mut().for_each(|sum| *sum = *sum * a + b);
+    }
+    std::hint::black_box(sums);
+    2 * SUMS * rounds
+}
+
+/// The loop for vectors of `$lanes` floats.
+macro_rules! vector {
+    ($name:ident, $features:literal, $lanes:literal, $splat:expr, $fma:expr) => {
+        #[target_feature(enable = $features)]
+        pub(super) fn $name(rounds: usize) -> usize {
+            let mut sums = [$splat(1.0); SUMS];
+            let (a, b) = ($splat(std::hint::black_box(0.5)), $splat(std::hint::black_box(0.25)));
+            for _ in 0..rounds {
+                for sum in &mut sums {
+                    *sum = $fma(*sum, a, b);
+                }
+            }
+            std::hint::black_box(sums);
+            2 * $lanes * SUMS * rounds
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::SUMS;
+    use std::arch::x86_64::*;
+
+    vector!(avx2, "avx2,fma,f16c", 8, |v| _mm256_set1_ps(v), |s, a, b| _mm256_fmadd_ps(s, a, b));
+    vector!(
+        avx512,
+        "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
+        16,
+        |v| _mm512_set1_ps(v),
+        |s, a, b| _mm512_fmadd_ps(s, a, b)
+    );
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::SUMS;
+    use std::arch::aarch64::*;
+
+    vector!(neon, "neon", 4, |v| vdupq_n_f32(v), |s, a, b| vfmaq_f32(b, s, a));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_counted_and_bytes_are_read() {
+        for isa in Isa::available() {
+            assert!(multiply_adds(isa, 10) >= 2 * SUMS * 10);
+        }
+        let mut bytes = vec![0; 1024];
+        bytes[777] = 1;
+        assert_eq!(read(&bytes).count_ones(), 1);
+    }
+}
