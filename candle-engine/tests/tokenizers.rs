@@ -274,7 +274,7 @@ fn damaged_files_are_errors() {
         (r#"{"a":-1}"#, "[]", "invalid value: integer `-1`, expected u32"),
         (r#"{"a":1e3}"#, "[]", "expected u32"),
         (r#"{"a":0,"b":1}"#, r#"["a b"]"#, r#""ab" is not in the vocabulary"#),
-        (r#"{"a":0,"b":1}"#, r#"[["a","c"]]"#, r#"merge 0 ("a" and "c"): "c" is not in the vocabulary"#),
+        (r#"{"a":0,"b":1}"#, r#"[["a","c"]]"#, r#"merge 0 ("a" and "c"): "ac" is not in the vocabulary"#),
         (r#"{"a":0,"b":1}"#, r#"["ab"]"#, "expected a merge"),
         (r#"{"a":0,"b":1}"#, r#"["a b c"]"#, "expected a merge"),
         (r#"{"a":0,"b":1}"#, r#"[["a"]]"#, "expected a merge"),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::hash;
+use super::merges::MergeTable;
 use super::vocab::Vocab;
 use crate::{Error, Result};
 
@@ -54,7 +54,7 @@ pub(super) enum Unk {
 #[derive(Debug)]
 pub(super) enum Merges {
     /// A list of pairs, the first to be merged first.
-    Ranked(PairTable),
+    Ranked(MergeTable),
     /// SentencePiece's rule: any neighbours that together are a token, the best score first. `None` is a token
     /// that text never becomes (a control token, a byte).
     Scored(Vec<Option<f32>>),
@@ -87,7 +87,7 @@ impl Bpe {
             Merges::Ranked(pairs) => {
                 // Fallback comes before merging here, so byte tokens may be merged further.
                 self.symbols(piece, &mut scratch.symbols)?;
-                scratch.merge(|left, right| pairs.get(left.id, right.id));
+                scratch.merge(|left, right| pairs.find(&self.vocab, left.id, right.id));
                 ids.extend(scratch.symbols.iter().filter(|s| s.len > 0).map(|s| s.id));
             }
             Merges::Scored(scores) => {
@@ -281,55 +281,4 @@ impl Scratch {
             }
         }
     }
-}
-
-/// Pairs of ids → rank and id of what they become: one flat open-addressing table.
-#[derive(Debug)]
-pub(super) struct PairTable {
-    slots: Vec<PairSlot>,
-    seed: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct PairSlot {
-    pair: u64,
-    rank: u32,
-    id: u32,
-}
-
-/// No pair: no vocabulary has this id.
-const FREE: PairSlot = PairSlot { pair: u64::MAX, rank: 0, id: 0 };
-
-impl PairTable {
-    /// A table with room for `count` pairs.
-    pub(super) fn with_room_for(count: usize) -> Self {
-        let slots = (count + count / 2 + 1).next_power_of_two();
-        Self { slots: vec![FREE; slots], seed: hash::seed() }
-    }
-
-    fn find(&self, pair: u64) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut at = hash::of_u64(self.seed, pair) as usize & mask;
-        while self.slots[at].pair != pair && self.slots[at].pair != FREE.pair {
-            at = (at + 1) & mask;
-        }
-        at
-    }
-
-    /// Sets what a pair becomes; the last word counts. At most as many pairs as there is room for.
-    pub(super) fn insert(&mut self, left: u32, right: u32, rank: u32, id: u32) {
-        let pair = key(left, right);
-        let at = self.find(pair);
-        self.slots[at] = PairSlot { pair, rank, id };
-    }
-
-    fn get(&self, left: u32, right: u32) -> Option<(u32, u32)> {
-        let pair = key(left, right);
-        let slot = self.slots[self.find(pair)];
-        (slot.pair == pair && pair != FREE.pair).then_some((slot.rank, slot.id))
-    }
-}
-
-fn key(left: u32, right: u32) -> u64 {
-    u64::from(left) << 32 | u64::from(right)
 }

@@ -7,7 +7,7 @@
 use super::added::{Added, AddedToken};
 use super::bpe::{Bpe, Merges, Options, Unk};
 use super::decode::{Decoder, Rule};
-use super::json::ranked;
+use super::merges::MergeTable;
 use super::normalize::{Form, Normalizer};
 use super::parts::Frame;
 use super::pattern::{Pattern, GPT2, LLAMA3, QWEN2, QWEN35};
@@ -171,7 +171,7 @@ fn byte_level(meta: &Metadata) -> Result<Tokenizer> {
                 .ok_or_else(|| Error::config(MERGES, format!("expected two tokens, got {merge:?}")))?,
         );
     }
-    let merges = Merges::Ranked(ranked(&common.vocab, pairs.into_iter(), "")?);
+    let merges = Merges::Ranked(MergeTable::new(&common.vocab, pairs.into_iter(), String::new())?);
     let Pre { splitters, normalizer, ignore_merges, adds_bos } = Pre::named(meta.str(PRE))?;
     let decoder = Decoder { rule: Rule::ByteLevel, ..Decoder::default() };
     let options = Options { ignore_merges, ..Options::default() };

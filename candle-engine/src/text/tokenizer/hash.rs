@@ -1,4 +1,4 @@
-//! One hash for tokens and for pairs of them: a few multiplications, seeded per process.
+//! One hash for tokens: a few multiplications, seeded per process.
 //!
 //! A vocabulary is 10⁵ short strings and twice as many pairs, all hashed before the first token, so the
 //! standard library's SipHash would be the largest part of loading. The seed keeps a crafted file from
@@ -12,7 +12,7 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
 
-/// The seed to pass to the functions below; the same for the whole process.
+/// The seed to begin with; the same for the whole process.
 pub(super) fn seed() -> u64 {
     *SEED
 }
@@ -21,11 +21,6 @@ pub(super) fn seed() -> u64 {
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product as u64) ^ ((product >> 64) as u64)
-}
-
-/// Hashes an integer.
-pub(super) fn of_u64(seed: u64, value: u64) -> u64 {
-    fold(value ^ seed, MIX)
 }
 
 /// Hashes a string.

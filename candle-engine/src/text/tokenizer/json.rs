@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::added::AddedToken;
-use super::bpe::{Bpe, Merges, Options, PairTable, Unk};
+use super::bpe::{Bpe, Merges, Options, Unk};
+use super::merges::MergeTable;
 use super::vocab::{Repeats, Vocab};
 use crate::{Error, Result};
 
@@ -78,7 +79,7 @@ impl Model<'_> {
         let vocab = Vocab::new(entries, Repeats::Refused)?;
         let pairs = self.merges.unwrap_or_default().0;
         let pairs = pairs.iter().map(|(left, right)| (&**left, &**right));
-        let merges = Merges::Ranked(ranked(&vocab, pairs, &prefix)?);
+        let merges = Merges::Ranked(MergeTable::new(&vocab, pairs, prefix.clone())?);
         let unk = self.unk_token.map(|name| vocab.id(&name).map_or_else(|| Unk::Missing(name), Unk::Id));
         let options = Options {
             ignore_merges: self.ignore_merges,
@@ -90,38 +91,6 @@ impl Model<'_> {
         };
         Ok(Bpe::new(vocab, merges, options))
     }
-}
-
-/// The table of a list of merges, first ones first.
-pub(super) fn ranked<'a>(
-    vocab: &Vocab,
-    pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
-    continuing_prefix: &str,
-) -> Result<PairTable> {
-    if u32::try_from(pairs.len()).is_err() {
-        return Err(Error::Tokenizer(format!("{} merges, expected less than 2^32", pairs.len())));
-    }
-    let mut table = PairTable::with_room_for(pairs.len());
-    let mut whole = String::new();
-    let mut expected = None;
-    for ((left, right), rank) in pairs.zip(0u32..) {
-        let unknown = |token: &str| {
-            Error::Tokenizer(format!(
-                "merge {rank} ({left:?} and {right:?}): {token:?} is not in the vocabulary"
-            ))
-        };
-        let left_id = vocab.id(left).ok_or_else(|| unknown(left))?;
-        let right_id = vocab.id(right).ok_or_else(|| unknown(right))?;
-        whole.clear();
-        whole.push_str(left);
-        whole.push_str(right.strip_prefix(continuing_prefix).unwrap_or(right));
-        // Trainers number tokens in the order of their merges, so the next id is worth a try.
-        let guess = expected.filter(|id| vocab.token(*id) == Some(&whole));
-        let id = guess.or_else(|| vocab.id(&whole)).ok_or_else(|| unknown(&whole))?;
-        expected = id.checked_add(1);
-        table.insert(left_id, right_id, rank, id);
-    }
-    Ok(table)
 }
 
 /// A string that is borrowed unless it is written with escapes.

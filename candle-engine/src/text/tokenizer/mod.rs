@@ -11,6 +11,7 @@ mod decode;
 mod gguf;
 mod hash;
 mod json;
+mod merges;
 mod normalize;
 mod parts;
 mod pattern;
