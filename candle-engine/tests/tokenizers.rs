@@ -254,6 +254,41 @@ fn options_agree() {
     }
 }
 
+/// Kinds of model that are not read here but by the crate.
+#[test]
+fn other_kinds_work() {
+    let json = serde_json::json!({
+        "version": "1.0", "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+        "padding": null,
+        "added_tokens": [{"id": 1, "content": "[SEP]", "single_word": false, "lstrip": false, "rstrip": false,
+                          "normalized": false, "special": true}],
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                       "strip_accents": null, "lowercase": true},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 1], "cls": ["[CLS]", 2]},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100,
+                  "vocab": {"[UNK]": 0, "[SEP]": 1, "[CLS]": 2, "light": 3, "##house": 4, "the": 5, ",": 6, "##s": 7}}
+    });
+    let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
+    let ids = tokenizer.encode("The lighthouses, the [SEP] light", true).unwrap();
+    assert_eq!(ids, [2, 5, 3, 4, 7, 6, 5, 1, 3, 1]);
+    assert_eq!(tokenizer.encode_plain("[SEP] the").unwrap(), [0, 0, 0, 5]);
+    assert_eq!(
+        (tokenizer.vocab_size(), tokenizer.id("##s"), tokenizer.token(4)),
+        (8, Some(7), Some("##house".into()))
+    );
+    let many = ids.repeat(20);
+    for special in [true, false] {
+        assert_eq!(streamed(&tokenizer, &many, special), tokenizer.decode(&many, !special).unwrap());
+    }
+    let mut refused = json;
+    refused["normalizer"] = serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"});
+    let error = Tokenizer::from_bytes(refused.to_string().as_bytes()).unwrap_err();
+    assert!(error.to_string().contains("`Precompiled` is not supported"), "{error}");
+}
+
 #[test]
 fn damaged_files_are_errors() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/tokenizers");
@@ -308,6 +343,32 @@ fn damaged_files_are_errors() {
     ] {
         let error = part(json);
         assert!(error.contains(what), "{error}");
+    }
+}
+
+/// Whatever happens to a file's bytes, reading it ends in a tokenizer or in an error.
+#[test]
+fn mutated_files_never_panic() {
+    const BYTES: &[u8] = b"0123456789-e\"{}[],:nultrafse <>\\\x80";
+    let mut random = Random(0xf022);
+    for case in cases() {
+        let json = std::fs::read(case.join("tokenizer.json")).unwrap();
+        // The small parts, where a byte changes most, stand at both ends of the file.
+        let near = |at: usize| if at % 2 == 0 { at % 1500 } else { json.len() - 1 - at % 1500 };
+        for _ in 0..400 {
+            let mut json = json.clone();
+            for _ in 0..1 + random.below(3) {
+                let at =
+                    if random.below(4) == 0 { random.below(json.len()) } else { near(random.below(1 << 20)) };
+                json[at] = BYTES[random.below(BYTES.len())];
+            }
+            let Ok(tokenizer) = Tokenizer::from_bytes(&json) else { continue };
+            let Ok(ids) = tokenizer.encode("The <s> keeper's light, 1987.\n e\u{301}\u{1f980}", true) else {
+                continue;
+            };
+            let _ = tokenizer.decode(&ids, false);
+            streamed(&tokenizer, &[0, 1, 2, 3, 300, 4000, u32::MAX], true);
+        }
     }
 }
 

@@ -74,8 +74,11 @@ impl Tokenizer {
     /// Errors: `Tokenizer` with the line, token or part that is wrong.
     pub fn from_bytes(json: &[u8]) -> Result<Self> {
         let file = json::File::read(json)?;
+        let parts = [&file.normalizer, &file.pre_tokenizer, &file.decoder];
+        let other = || Reference::read(json, &parts).map(|reference| Self::new(Kind::Other(reference)));
+        let frame = parts::frame(&file.post_processor)?;
         if !file.model.is_bpe() {
-            return Ok(Self::new(Kind::Other(Reference::read(json)?)));
+            return other();
         }
         let model = file.model.into_bpe()?;
         let steps = parts::normalizer(&file.normalizer).and_then(|normalizer| {
@@ -84,10 +87,10 @@ impl Tokenizer {
         let (normalizer, splitters, decoder) = match steps {
             Ok(steps) => steps,
             // Of an unknown part that crate may know more; of a wrong one our message is the better one.
-            Err(e) => return Reference::read(json).map(|r| Self::new(Kind::Other(r))).map_err(|_| e),
+            Err(e) => return other().map_err(|_| e),
         };
         let added = Added::new(file.added_tokens, &model.vocab, &normalizer);
-        let frame = parts::frame(&file.post_processor, added.ids().max(model.vocab.ids()))?;
+        frame.check(added.ids().max(model.vocab.ids()))?;
         Ok(Self::new(Kind::Bpe(Box::new(Pipeline { added, normalizer, splitters, model, frame, decoder }))))
     }
 

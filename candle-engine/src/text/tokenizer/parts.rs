@@ -248,15 +248,22 @@ impl ProcessorJson {
     }
 }
 
-/// What the post-processor puts around a text; every id is below `ids`.
-pub(super) fn frame(value: &Value, ids: usize) -> Result<Frame> {
+/// What the post-processor puts around a text.
+pub(super) fn frame(value: &Value) -> Result<Frame> {
     let mut frame = Frame::default();
     if let Some(processor) = part::<ProcessorJson>("post_processor", value)? {
         processor.wrap(&mut frame)?;
     }
-    match frame.before.iter().chain(&frame.after).find(|id| **id as usize >= ids) {
-        Some(id) => Err(Error::Tokenizer(format!("template: id {id} in a vocabulary of {ids} ids"))),
-        None => Ok(frame),
+    Ok(frame)
+}
+
+impl Frame {
+    /// Errors: `Tokenizer` if an id is not below `ids`.
+    pub(super) fn check(&self, ids: usize) -> Result<()> {
+        match self.before.iter().chain(&self.after).find(|id| **id as usize >= ids) {
+            Some(id) => Err(Error::Tokenizer(format!("template: id {id} in a vocabulary of {ids} ids"))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use serde_json::Value;
+
 use super::decode::Decoding;
 use crate::{Error, Result};
 
@@ -17,13 +19,34 @@ fn error(e: tokenizers::Error) -> Error {
     Error::Tokenizer(e.to_string())
 }
 
+/// Refuses the parts of which that crate panics if they are damaged.
+fn refuse(part: &Value) -> Result<()> {
+    match part {
+        Value::Object(fields) => fields.iter().try_for_each(|(key, value)| match key.as_str() {
+            "precompiled_charsmap" => {
+                Err(Error::Tokenizer("normalizer `Precompiled` is not supported".into()))
+            }
+            "stop" if value != 0 => {
+                Err(Error::Tokenizer("decoder `Strip` with `stop` is not supported".into()))
+            }
+            _ => refuse(value),
+        }),
+        Value::Array(items) => items.iter().try_for_each(refuse),
+        _ => Ok(()),
+    }
+}
+
 /// Tokens that are decoded together with a new one, because a text may depend on its neighbours.
 const CONTEXT: usize = 4;
 /// Tokens after which a character that is still not complete never will be.
 const PATIENCE: usize = 16;
 
 impl Reference {
-    pub(super) fn read(json: &[u8]) -> Result<Self> {
+    /// Reads a file whose small parts are `parts`.
+    ///
+    /// Errors: `Tokenizer` as that crate says, or naming what makes it panic.
+    pub(super) fn read(json: &[u8], parts: &[&Value]) -> Result<Self> {
+        parts.iter().try_for_each(|part| refuse(part))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(error)?;
         inner.with_padding(None).with_truncation(None).map_err(error)?;
         Ok(Self { inner: Box::new(inner), plain: OnceLock::new() })
