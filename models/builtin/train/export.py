@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from model import CONFIG, Llama
 
 PROMPT = "Once upon a time"
-GENERATION = {"bos_token_id": 0, "eos_token_id": 0, "do_sample": True, "temperature": 0.8, "top_p": 0.95, "max_new_tokens": 256}
+GENERATION = {"bos_token_id": 0, "eos_token_id": 0, "do_sample": True, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 256}
 
 
 @torch.no_grad()
