@@ -7,6 +7,7 @@ use candle_engine::text::{ChatTemplate, Tokenizer};
 use candle_engine::weights::{MappedBytes, SafeTensors};
 use candle_engine::Result;
 
+use crate::checkpoint::Checkpoint;
 use crate::decoder::{family, HF};
 use crate::hf_config::HfConfig;
 use crate::model::{token_ids, LoadOptions, Model, Parts, TextParts};
@@ -21,16 +22,24 @@ pub(crate) fn open(options: &LoadOptions, start: Instant) -> Result<Model> {
         tokenizer: Tokenizer::from_bytes(TOKENIZER),
         template: Ok::<Option<ChatTemplate>, _>(None),
     };
-    let parts = || {
-        let hf = HfConfig::from_bytes(BUILTIN, CONFIG)?;
-        let stop_tokens = hf.get("eos_token_id").and_then(token_ids).unwrap_or_default();
-        Ok(Parts {
-            config: family::from_hf(&hf)?,
-            names: &HF,
-            weights: Arc::new(SafeTensors::from_bytes(BUILTIN, MappedBytes::from(WEIGHTS))?),
-            stop_tokens,
-            license: Some("MIT OR Apache-2.0".into()),
-        })
-    };
     Model::assemble(BUILTIN.into(), parts, text, options, start)
+}
+
+pub(crate) fn checkpoint() -> Result<Checkpoint> {
+    let Parts { config, weights, stop_tokens, license, .. } = parts()?;
+    let family = Some(config.family.to_owned());
+    let (config, weights) = (Ok(config), Ok(weights));
+    Ok(Checkpoint { family, config, weights, template: Ok(None), stop_tokens, license, files: Vec::new() })
+}
+
+fn parts() -> Result<Parts> {
+    let hf = HfConfig::from_bytes(BUILTIN, CONFIG)?;
+    let stop_tokens = hf.get("eos_token_id").and_then(token_ids).unwrap_or_default();
+    Ok(Parts {
+        config: family::from_hf(&hf)?,
+        names: &HF,
+        weights: Arc::new(SafeTensors::from_bytes(BUILTIN, MappedBytes::from(WEIGHTS))?),
+        stop_tokens,
+        license: Some("MIT OR Apache-2.0".into()),
+    })
 }

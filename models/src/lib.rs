@@ -21,6 +21,7 @@
 pub mod blocks;
 #[cfg(feature = "builtin")]
 mod builtin;
+mod checkpoint;
 pub mod decoder;
 mod hf_config;
 mod model;
@@ -33,6 +34,7 @@ pub use candle_engine::session::{
 pub use candle_engine::text::{ChatTemplate, Message, SamplerOptions, Tokenizer};
 pub use candle_engine::{Error, ErrorKind, Result};
 
+pub use self::checkpoint::{totals, Checkpoint, FormatTotal};
 pub use self::hf_config::HfConfig;
 pub use self::model::{LoadOptions, Model};
 pub use self::source::Source;

@@ -14,6 +14,7 @@ use candle_engine::weights::{Format, SafeTensors, Weights};
 use candle_engine::{Context, Error, Result};
 use candle_engine_quantization::Loader;
 
+use crate::checkpoint::{totals, Checkpoint, FormatTotal};
 use crate::decoder::{family, Decoder, DecoderConfig, TensorNames, GGUF, HF};
 use crate::hf_config::HfConfig;
 use crate::Source;
@@ -189,6 +190,24 @@ impl Model {
         &self.weights
     }
 
+    /// Tensors, numbers and bytes by format, the format with the most bytes first.
+    pub fn totals(&self) -> Vec<FormatTotal> {
+        totals(&*self.weights)
+    }
+
+    /// Bytes of weights that one forward pass reads, whatever the number of tokens: all but the embedding, of which
+    /// it takes rows, unless that is the head too.
+    pub fn bytes_per_pass(&self) -> u64 {
+        let all: u64 = self.totals().iter().map(|total| total.bytes).sum();
+        let unread = if self.decoder.config().tied_head {
+            |n: &TensorNames| n.head
+        } else {
+            |n: &TensorNames| n.embedding
+        };
+        let unread = [&HF, &GGUF].map(|names| self.weights.get(&format!("{}.weight", unread(names))));
+        all - unread.iter().flatten().map(|stored| stored.bytes.len() as u64).sum::<u64>()
+    }
+
     /// What the model's card says of its licence.
     pub fn license(&self) -> Option<&str> {
         self.license.as_deref()
@@ -295,22 +314,37 @@ fn builtin(options: &LoadOptions, start: Instant) -> Result<Model> {
 
 #[cfg(not(feature = "builtin"))]
 fn builtin(_: &LoadOptions, _: Instant) -> Result<Model> {
-    Err(Error::NotFound { what: "this build has no built-in model (feature `builtin`)".into() })
+    Err(no_builtin())
+}
+
+#[cfg(feature = "builtin")]
+pub(crate) fn builtin_checkpoint() -> Result<Checkpoint> {
+    crate::builtin::checkpoint()
+}
+
+#[cfg(not(feature = "builtin"))]
+pub(crate) fn builtin_checkpoint() -> Result<Checkpoint> {
+    Err(no_builtin())
+}
+
+#[cfg(not(feature = "builtin"))]
+fn no_builtin() -> Error {
+    Error::NotFound { what: "this build has no built-in model (feature `builtin`)".into() }
 }
 
 #[cfg(feature = "hub")]
-fn hub(name: &str) -> Result<Source> {
+pub(crate) fn hub(name: &str) -> Result<Source> {
     use candle_engine::hub::{Hub, HubConfig, RepoId};
     let path = Hub::new(HubConfig::from_env()).model(&RepoId::parse(name)?, &mut |_| ())?;
     Source::parse(&path.to_string_lossy())
 }
 
 #[cfg(not(feature = "hub"))]
-fn hub(name: &str) -> Result<Source> {
+pub(crate) fn hub(name: &str) -> Result<Source> {
     Err(Error::NotFound { what: format!("{name}: this build cannot reach the Hub (feature `hub`)") })
 }
 
-fn folder_stop_tokens(dir: &Path, config: &HfConfig) -> Result<Vec<u32>> {
+pub(crate) fn folder_stop_tokens(dir: &Path, config: &HfConfig) -> Result<Vec<u32>> {
     const KEY: &str = "eos_token_id";
     let path: PathBuf = dir.join("generation_config.json");
     let generation = if path.is_file() { Some(HfConfig::open(&path)?) } else { None };
@@ -330,7 +364,7 @@ pub(crate) fn token_ids(value: &serde_json::Value) -> Option<Vec<u32>> {
     }
 }
 
-fn gguf_template(meta: &Metadata) -> Result<Option<ChatTemplate>> {
+pub(crate) fn gguf_template(meta: &Metadata) -> Result<Option<ChatTemplate>> {
     let Some(source) = meta.str("tokenizer.chat_template") else { return Ok(None) };
     let tokens = meta.strings("tokenizer.ggml.tokens").unwrap_or_default();
     let text = |key: &str| {
@@ -343,7 +377,7 @@ fn gguf_template(meta: &Metadata) -> Result<Option<ChatTemplate>> {
     }
 }
 
-fn gguf_stop_tokens(file: &Gguf) -> Vec<u32> {
+pub(crate) fn gguf_stop_tokens(file: &Gguf) -> Vec<u32> {
     ["eos_token_id", "eot_token_id", "eom_token_id"]
         .iter()
         .filter_map(|key| file.metadata().u64(&format!("tokenizer.ggml.{key}")))
@@ -358,7 +392,7 @@ fn well_known_stop_tokens(tokenizer: &Tokenizer) -> Vec<u32> {
 }
 
 /// The `license:` line of the model card's front matter.
-fn folder_license(dir: &Path) -> Option<String> {
+pub(crate) fn folder_license(dir: &Path) -> Option<String> {
     let card = std::fs::read_to_string(dir.join("README.md")).ok()?;
     let front = card.strip_prefix("---")?.split("\n---").next()?;
     front.lines().find_map(|line| Some(line.strip_prefix("license:")?.trim().to_owned()))

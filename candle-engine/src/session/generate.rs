@@ -79,7 +79,8 @@ fn rate(tokens: usize, time: Duration) -> f64 {
 pub struct Generation<'a> {
     session: &'a mut Session,
     sampler: Sampler,
-    stream: DecodeStream<'a>,
+    /// `None` for a model without a tokenizer: its pieces have no text.
+    stream: Option<DecodeStream<'a>>,
     stops: StopMatcher,
     stop_tokens: Vec<u32>,
     left: usize,
@@ -89,12 +90,13 @@ pub struct Generation<'a> {
 }
 
 impl Session {
-    /// Feeds `prompt` and continues it. The prompt is prefilled before this returns.
+    /// Feeds `prompt` and continues it. The prompt is prefilled before this returns. Without a tokenizer the pieces
+    /// are tokens without text.
     ///
     /// Errors: `ContextFull` if the prompt leaves no room; `Input` naming an option that is out of range.
     pub fn generate<'a>(
         &'a mut self,
-        tokenizer: &'a Tokenizer,
+        tokenizer: impl Into<Option<&'a Tokenizer>>,
         prompt: &[u32],
         options: &GenerateOptions,
     ) -> Result<Generation<'a>> {
@@ -107,7 +109,7 @@ impl Session {
         let stats = Stats { prefilled: prompt.len(), prefill: start.elapsed(), ..Stats::default() };
         Ok(Generation {
             sampler,
-            stream: tokenizer.stream(),
+            stream: tokenizer.into().map(Tokenizer::stream),
             stops: StopMatcher::new(options.stop.clone()),
             stop_tokens: options.stop_tokens.clone(),
             left: options.max_tokens.unwrap_or(usize::MAX),
@@ -151,7 +153,10 @@ impl Generation<'_> {
         self.stats.generated += 1;
 
         let ends = self.stop_tokens.contains(&id);
-        let text = if ends { String::new() } else { self.stream.push(id)?.unwrap_or_default() };
+        let text = match &mut self.stream {
+            Some(stream) if !ends => stream.push(id)?.unwrap_or_default(),
+            _ => String::new(),
+        };
         let stop = self.stops.push(&text);
         let mut text = stop.emit;
         self.finish = if ends || stop.hit.is_some() {
@@ -173,7 +178,7 @@ impl Generation<'_> {
 
     /// Text held back because it might have become a stop text or a longer character.
     fn rest(&mut self) -> String {
-        let tail = self.stream.flush();
+        let tail = self.stream.as_mut().map(DecodeStream::flush).unwrap_or_default();
         let stop = self.stops.push(&tail);
         let rest = if stop.hit.is_some() { String::new() } else { self.stops.flush() };
         stop.emit + &rest
