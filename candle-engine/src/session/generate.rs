@@ -109,7 +109,8 @@ impl Session {
         let stats = Stats { prefilled: prompt.len(), prefill: start.elapsed(), ..Stats::default() };
         Ok(Generation {
             sampler,
-            stream: tokenizer.into().map(Tokenizer::stream),
+            // The text goes on from the prompt: its first space counts.
+            stream: tokenizer.into().map(|t| t.stream().continued()),
             stops: StopMatcher::new(options.stop.clone()),
             stop_tokens: options.stop_tokens.clone(),
             left: options.max_tokens.unwrap_or(usize::MAX),
