@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
-use clap::{Arg, ArgAction, Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    Arg, ArgAction, Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint,
+};
 
 /// What the names of environment variables begin with.
 pub const ENV_PREFIX: &str = "CANDLE_ENGINE_";
@@ -23,8 +25,8 @@ pub struct Cli {
     /// Say only what was asked for
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Say more: timings, the seed
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    /// Say more: timings, the seed; stronger than --quiet
+    #[arg(short, long, global = true)]
     pub verbose: bool,
 }
 
@@ -80,7 +82,7 @@ pub enum Command {
 pub struct ModelArgs {
     /// A folder, a .gguf or .safetensors file, a name on the Hub (org/name, org/name@revision, org/name:Q4_K_M), or
     /// `builtin` [default: the value of CANDLE_ENGINE_MODEL, else builtin]
-    #[arg(short, long, value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::AnyPath)]
     pub model: Option<String>,
 }
 
@@ -116,9 +118,10 @@ pub struct SampleArgs {
     #[arg(short = 'n', long, alias = "n-predict", allow_negative_numbers = true, value_name = "N",
           value_parser = clap::value_parser!(i64).range(-1..))]
     pub predict: Option<i64>,
-    /// Seed: the same one gives the same tokens [default: another one each time]
-    #[arg(short, long, value_name = "N")]
-    pub seed: Option<u64>,
+    /// Seed: the same one gives the same tokens; -1 is another one each time
+    #[arg(short, long, default_value_t = -1, allow_negative_numbers = true, value_name = "N",
+          value_parser = clap::value_parser!(i64).range(-1..))]
+    pub seed: i64,
     /// Temperature; 0 takes the likeliest token
     #[arg(
         long,
@@ -167,8 +170,8 @@ const RUN_HELP: &str = "\
 Words: a single word that is a path, a file or org/name is the model, anything else is a prompt for the built-in \
 model; of two words the first is the model. -m and -p say it outright.
 
-The prompt is -p or the word, then a blank line and the text of -f if both are given (`-f -` is stdin). Without \
-either it is read from stdin, unless that is a terminal: there an instruct model opens a chat, and any other model \
+The prompt is -p or the word, then a blank line and the text of -f if both are given (`-f -` is stdin); a line end \
+that ends the file is not part of it. Without either it is read from stdin, unless that is a terminal: there an instruct model opens a chat, and any other model \
 begins a text of its own.
 
 A model with a chat template answers the prompt as a user's message; --raw, and a model without one, continue the \
@@ -183,7 +186,7 @@ finish_reason: stop, length, context_full or interrupted.";
 #[command(after_help = RUN_HELP)]
 pub struct Run {
     /// Model, or the prompt if it is no model's name: see below
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_hint = ValueHint::AnyPath)]
     pub first: Option<String>,
     /// Prompt
     #[arg(value_name = "PROMPT")]
@@ -221,7 +224,7 @@ pub struct Run {
 #[derive(Debug, Args)]
 pub struct Chat {
     /// Model
-    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    #[arg(value_name = "MODEL", conflicts_with = "model", value_hint = ValueHint::AnyPath)]
     pub word: Option<String>,
     #[command(flatten)]
     pub model: ModelArgs,
@@ -288,7 +291,7 @@ pub struct Perplexity {
 #[derive(Debug, Args)]
 pub struct Show {
     /// Model
-    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    #[arg(value_name = "MODEL", conflicts_with = "model", value_hint = ValueHint::AnyPath)]
     pub word: Option<String>,
     #[command(flatten)]
     pub model: ModelArgs,

@@ -18,7 +18,7 @@ pub struct Ui {
 
 impl Ui {
     pub fn new(quiet: bool, verbose: bool) -> Self {
-        Self { quiet, verbose, watched: io::stderr().is_terminal() }
+        Self { quiet: quiet && !verbose, verbose, watched: io::stderr().is_terminal() }
     }
 
     /// Whether progress is drawn.

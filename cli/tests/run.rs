@@ -86,10 +86,7 @@ fn prompts_come_from_words_files_and_stdin() {
     assert_eq!(with(&[&model, "-p", "Hello"], ""), expected);
     assert_eq!(with(&[&model], "Hello\n"), expected);
     assert_eq!(with(&[&model, "-f", "-"], "Hello\n"), expected);
-    assert_eq!(
-        with(&[&model, "-p", "Hello", "-f", &file], ""),
-        with(&[&model, "-p", "Hello\n\nHello\n"], "")
-    );
+    assert_eq!(with(&[&model, "-p", "Hello", "-f", &file], ""), with(&[&model, "-p", "Hello\n\nHello"], ""));
 }
 
 #[test]
@@ -115,6 +112,16 @@ fn a_full_context_ends_the_text() {
         report["prompt_tokens"].as_u64().unwrap() + report["tokens"].as_array().unwrap().len() as u64,
         17
     );
+}
+
+#[cfg(feature = "builtin")]
+#[test]
+fn the_first_command_tells_a_story() {
+    let story = run(&["run", "Once upon a time", "-s", "1"]).ok();
+    assert!(story.split_whitespace().count() > 20 && story.ends_with('\n'), "{story}");
+    // Nothing to go on with is a beginning too.
+    let story = run(&["run", "-n", "8", "--temp", "0"]).ok();
+    assert!(story.split_whitespace().count() > 2, "{story}");
 }
 
 #[test]

@@ -69,9 +69,20 @@ pub fn run(args: &Bench, ui: &Ui) -> Outcome {
         }
     }
     if args.json {
-        output::json(&rows)?;
+        return output::json(&rows);
     }
-    Ok(())
+    output::line("")?;
+    rows.dedup_by_key(|row| row.threads);
+    rows.iter().try_for_each(|row| {
+        let Row { threads, load_ms, first_token_ms, .. } = row;
+        output::line(format_args!(
+            "threads {threads}: load {load_ms:.1} ms, first token {first_token_ms:.1} ms"
+        ))
+    })?;
+    match memory::peak_resident() {
+        Some(peak) => output::line(format_args!("peak memory {}", output::bytes(peak))),
+        None => Ok(()),
+    }
 }
 
 fn tests(args: &Bench) -> Vec<Test> {
@@ -229,7 +240,7 @@ impl Table {
         }
         if !std::mem::replace(&mut self.begun, true) {
             output::line(cells(
-                ["model", "size", "params", "backend", "threads", "test", "t/s"].map(str::to_owned),
+                ["model", "size", "params", "backend", "threads", "test", "t/s", "GB/s"].map(str::to_owned),
             ))?;
             let rule = |width: usize, right: bool| {
                 format!("{}{}", "-".repeat(width - 1), if right { ':' } else { '-' })
@@ -254,14 +265,15 @@ impl Table {
             row.threads.to_string(),
             row.test.clone(),
             format!("{:.2} ± {:.2}", row.tokens_per_s, row.deviation),
+            format!("{:.2}", row.gb_per_s),
         ]))
     }
 }
 
-const WIDTHS: [usize; 7] = [30, 10, 10, 12, 7, 15, 20];
-const RIGHT: [bool; 7] = [false, true, true, false, true, true, true];
+const WIDTHS: [usize; 8] = [30, 10, 10, 12, 7, 15, 20, 8];
+const RIGHT: [bool; 8] = [false, true, true, false, true, true, true, true];
 
-fn cells(texts: [String; 7]) -> String {
+fn cells(texts: [String; 8]) -> String {
     let mut line = String::from("|");
     for ((text, width), right) in texts.iter().zip(WIDTHS).zip(RIGHT) {
         let pad = " ".repeat(width.saturating_sub(text.chars().count()));

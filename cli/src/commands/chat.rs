@@ -140,10 +140,9 @@ impl Conversation<'_> {
             dropped += 1;
         };
         if dropped > 0 {
-            let turns = if dropped == 1 { "turn was" } else { "turns were" };
-            self.ui.note(format_args!(
-                "the context of {context} tokens is full: the {dropped} oldest {turns} dropped"
-            ));
+            let turns =
+                if dropped == 1 { "oldest turn was".into() } else { format!("{dropped} oldest turns were") };
+            self.ui.note(format_args!("the context of {context} tokens is full: the {turns} dropped"));
         }
         Ok(tokens)
     }

@@ -28,12 +28,12 @@ pub fn resolve(args: &Run) -> Outcome<(String, Prompt)> {
         return Ok((model, Prompt::Tokens(tokens.clone())));
     }
     let text = args.prompt.clone().or(word);
-    let file = args.file.as_deref().map(text_of).transpose()?;
+    let file = args.file.as_deref().map(prompt_of).transpose()?;
     let prompt = match (text, file) {
         (Some(text), Some(file)) => Prompt::Text(format!("{text}\n\n{file}")),
         (Some(text), None) | (None, Some(text)) => Prompt::Text(text),
         (None, None) if io::stdin().is_terminal() => Prompt::Open,
-        (None, None) => Prompt::Text(stdin()?),
+        (None, None) => Prompt::Text(prompt_of(Path::new("-"))?),
     };
     Ok((model, prompt))
 }
@@ -59,21 +59,31 @@ fn looks_like_a_path(word: &str) -> bool {
     word.contains(['/', MAIN_SEPARATOR]) && !word.contains(char::is_whitespace)
 }
 
-/// A text in a file; `-` is stdin.
+/// A text in a file, whole; `-` is stdin.
 pub fn text_of(path: &Path) -> Outcome<String> {
-    if path == Path::new("-") {
-        return stdin();
-    }
-    let read = || String::from_utf8(std::fs::read(path)?).map_err(|_| io::Error::other("is not UTF-8"));
-    read().map_err(|e| Failure::input(format!("{}: {e}", path.display())))
+    let stdin = path == Path::new("-");
+    let read = || {
+        let mut bytes = Vec::new();
+        match stdin {
+            true => _ = io::stdin().lock().read_to_end(&mut bytes)?,
+            false => bytes = std::fs::read(path)?,
+        }
+        String::from_utf8(bytes).map_err(|_| io::Error::other("is not UTF-8"))
+    };
+    let name = || if stdin { "stdin".into() } else { path.display().to_string() };
+    read().map_err(|e| Failure::input(format!("{}: {e}", name())))
 }
 
-fn stdin() -> Outcome<String> {
-    let mut bytes = Vec::new();
-    io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Failure::input(format!("stdin: {e}")))?;
-    let text = String::from_utf8(bytes).map_err(|_| Failure::input("stdin: is not UTF-8"))?;
-    // The last line's end is the shell's, not the prompt's.
-    Ok(text.strip_suffix('\n').map(|t| t.strip_suffix('\r').unwrap_or(t)).unwrap_or(&text).to_owned())
+/// The same without the line end that a shell or an editor puts last.
+pub fn prompt_of(path: &Path) -> Outcome<String> {
+    let mut text = text_of(path)?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

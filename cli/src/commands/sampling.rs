@@ -18,7 +18,7 @@ pub fn sampler(args: &SampleArgs) -> Outcome<SamplerOptions> {
         presence_penalty: args.presence_penalty,
         frequency_penalty: args.frequency_penalty,
         logit_bias: args.logit_bias.clone(),
-        seed: args.seed.unwrap_or_else(some_seed),
+        seed: u64::try_from(args.seed).unwrap_or_else(|_| some_seed()),
     };
     options.validate().map_err(|e| Failure::usage(e.to_string()))?;
     Ok(options)

@@ -31,7 +31,7 @@ pub fn run(args: &Score, ui: &Ui) -> Outcome {
     let model = load::open(&load::word(None, &args.model), &args.place, ui)?;
     let tokens = match (&args.tokens, args.text.as_deref()) {
         (Some(ids), _) => ids.clone(),
-        (None, Some("-")) => model.encode(&prompt::text_of("-".as_ref())?)?,
+        (None, Some("-")) => model.encode(&prompt::prompt_of("-".as_ref())?)?,
         (None, text) => model.encode(text.unwrap_or_default())?,
     };
     if tokens.is_empty() {
