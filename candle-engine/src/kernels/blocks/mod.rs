@@ -19,6 +19,7 @@ use std::cell::RefCell;
 
 use self::activations::Activations;
 use self::formats::{Block, Q2K, Q3K, Q4K, Q4_0, Q4_1, Q5K, Q5_0, Q5_1, Q6K, Q8_0};
+#[cfg(target_arch = "x86_64")]
 use super::isa::Level;
 use super::threads::{self, Disjoint};
 use super::Isa;
