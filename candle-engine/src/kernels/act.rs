@@ -1,6 +1,6 @@
 //! Activations, softmax and sums, element by element.
 //!
-//! Activations are computed in [`Plain`] arithmetic, without branches: the compiler vectorizes them inside
+//! Activations are computed in `Plain` arithmetic, without branches: the compiler vectorizes them inside
 //! any kernel, and a value is the same on every level and wherever it stands.
 
 use super::lanes::{max, per_isa, sum, Arith, Plain};

@@ -1,7 +1,7 @@
 //! Dense matrix products: y = x · Wᵀ with W read in place, in the format and layout of its file.
 //!
 //! Every output element is one dot product, summed in an order that only its length and the ISA fix: along
-//! k in chunks of [`CHUNK`], within a chunk in the lanes of one vector. So it is the same, bit for bit,
+//! k in chunks of `CHUNK`, within a chunk in the lanes of one vector. So it is the same, bit for bit,
 //! whatever the number of tokens, the token's place among them, the thread count and what it is fused with.
 
 mod driver;

@@ -70,7 +70,7 @@ pub(super) fn weight(logit: f32, max: f32) -> f64 {
 
 /// Computes the log-probability of every token.
 ///
-/// y[i] = x[i] - ln Σ exp(x)
+/// yᵢ = xᵢ - ln Σ exp(x)
 ///
 /// Errors: `Input` as for [`top_logprobs`].
 pub fn log_softmax(logits: &[f32]) -> Result<Vec<f64>> {
