@@ -37,6 +37,20 @@ impl Default for LoadOptions {
 }
 
 /// A model with everything that belongs to it.
+///
+/// ```
+/// use candle_engine_models::{LoadOptions, Model};
+///
+/// # fn main() -> candle_engine_models::Result<()> {
+/// # #[cfg(feature = "builtin")] {
+/// let model = Model::open("builtin", &LoadOptions::default())?;
+/// let ids = model.encode("Once upon a time")?;
+/// let mut session = model.session();
+/// assert_eq!(session.feed(&ids)?.len(), model.tokenizer()?.vocab_size());
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Model {
     name: String,
     decoder: Arc<Decoder>,

@@ -32,6 +32,25 @@ pub trait LanguageModel: Send + Sync + std::fmt::Debug {
 }
 
 /// One sequence: its tokens, its cache, and the logits after its last token.
+///
+/// ```
+/// use std::sync::Arc;
+/// use candle_engine::session::{LanguageModel, Session};
+///
+/// /// The likeliest token after each of two endings; their common beginning is computed once.
+/// fn likeliest(model: Arc<dyn LanguageModel>, beginning: &[u32], endings: [&[u32]; 2]) -> candle_engine::Result<Vec<usize>> {
+///     let mut session = Session::new(model);
+///     session.feed(beginning)?;
+///     endings
+///         .iter()
+///         .map(|ending| {
+///             let mut fork = session.fork()?;
+///             let logits = fork.feed(ending)?;
+///             Ok((0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0))
+///         })
+///         .collect()
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Session {
     model: Arc<dyn LanguageModel>,

@@ -18,6 +18,19 @@ const SINGLE: &str = "model.safetensors";
 const LENGTH_BYTES: usize = 8;
 
 /// A safetensors checkpoint.
+///
+/// ```
+/// use candle_engine::weights::{Format, SafeTensors, Weights};
+///
+/// let header = br#"{"w":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}"#;
+/// let mut file = (header.len() as u64).to_le_bytes().to_vec();
+/// file.extend(header);
+/// file.extend([0u8; 8]);
+/// let weights = SafeTensors::from_bytes("example", file.into())?;
+/// let w = weights.get("w")?.expect(&[1, 2])?;
+/// assert_eq!((w.format, w.bytes.len()), (Format::F32, 8));
+/// # Ok::<(), candle_engine::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct SafeTensors {
     tensors: BTreeMap<String, Stored>,

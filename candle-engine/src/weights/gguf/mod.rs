@@ -28,6 +28,17 @@ const SPLIT_TENSORS: &str = "split.tensors.count";
 /// A GGUF checkpoint: what it says about the model, and the tensors, in place.
 ///
 /// Shapes are row-major, so a matrix is `[out, in]`; the file itself lists dimensions fastest first.
+///
+/// ```no_run
+/// use candle_engine::weights::gguf::Gguf;
+///
+/// let file = Gguf::open("model.gguf".as_ref())?;
+/// println!("{:?}", file.metadata().str("general.architecture"));
+/// for tensor in file.tensors() {
+///     println!("{} {:?} {}", tensor.name, tensor.shape, tensor.format);
+/// }
+/// # Ok::<(), candle_engine::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Gguf {
     metadata: Metadata,
