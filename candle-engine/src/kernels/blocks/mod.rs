@@ -34,47 +34,16 @@ const TASK: usize = 1 << 17;
 /// Runs an expression with `B` as the block type of a format.
 macro_rules! with_block {
     ($format:expr, $B:ident => $run:expr) => {
+        with_block!(@ $format, $B => $run;
+            Q4_0: Q4_0, Q4_1: Q4_1, Q5_0: Q5_0, Q5_1: Q5_1, Q8_0: Q8_0,
+            Q2_K: Q2K, Q3_K: Q3K, Q4_K: Q4K, Q5_K: Q5K, Q6_K: Q6K)
+    };
+    (@ $format:expr, $B:ident => $run:expr; $($name:ident: $block:ty),*) => {
         match $format {
-            Format::Q4_0 => {
-                type $B = Q4_0;
+            $(Format::$name => {
+                type $B = $block;
                 $run
-            }
-            Format::Q4_1 => {
-                type $B = Q4_1;
-                $run
-            }
-            Format::Q5_0 => {
-                type $B = Q5_0;
-                $run
-            }
-            Format::Q5_1 => {
-                type $B = Q5_1;
-                $run
-            }
-            Format::Q8_0 => {
-                type $B = Q8_0;
-                $run
-            }
-            Format::Q2_K => {
-                type $B = Q2K;
-                $run
-            }
-            Format::Q3_K => {
-                type $B = Q3K;
-                $run
-            }
-            Format::Q4_K => {
-                type $B = Q4K;
-                $run
-            }
-            Format::Q5_K => {
-                type $B = Q5K;
-                $run
-            }
-            Format::Q6_K => {
-                type $B = Q6K;
-                $run
-            }
+            })*
             other => panic!("{other} is no block format"),
         }
     };
