@@ -12,9 +12,12 @@ pub const ISA_VARIABLE: &str = "CANDLE_ENGINE_ISA";
 
 /// A level of the instruction set that this CPU was found to have.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Isa(Level);
+pub struct Isa {
+    level: Level,
+    dot: Dot,
+}
 
-/// The levels, each with the features that its kernels may enable.
+/// What float kernels are compiled for, each with the features that they may enable.
 ///
 /// A `#[target_feature]` attribute in the kernels names the same list; the two must agree.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,30 +35,38 @@ pub(crate) enum Level {
     Neon,
 }
 
+/// What kernels on 8-bit integers are compiled for, each with the features that they may enable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dot {
+    /// Plain Rust: the specification of every kernel.
+    Scalar,
+    /// `avx2,fma,f16c`
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// `avxvnni,avx2,fma,f16c`
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    /// `avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c`
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+}
+
+/// Every level of this architecture, from the plainest to the widest.
+const ALL: &[(&str, Isa)] = &[
+    ("scalar", Isa { level: Level::Scalar, dot: Dot::Scalar }),
+    #[cfg(target_arch = "x86_64")]
+    ("avx2", Isa { level: Level::Avx2, dot: Dot::Avx2 }),
+    #[cfg(target_arch = "x86_64")]
+    ("avxvnni", Isa { level: Level::Avx2, dot: Dot::AvxVnni }),
+    #[cfg(target_arch = "x86_64")]
+    ("avx512", Isa { level: Level::Avx512, dot: Dot::Avx2 }),
+    #[cfg(target_arch = "x86_64")]
+    ("avx512vnni", Isa { level: Level::Avx512, dot: Dot::Avx512Vnni }),
+    #[cfg(target_arch = "aarch64")]
+    ("neon", Isa { level: Level::Neon, dot: Dot::Scalar }),
+];
+
 impl Level {
-    /// Every level of this architecture, from the plainest to the widest.
-    const ALL: &'static [Self] = &[
-        Self::Scalar,
-        #[cfg(target_arch = "x86_64")]
-        Self::Avx2,
-        #[cfg(target_arch = "x86_64")]
-        Self::Avx512,
-        #[cfg(target_arch = "aarch64")]
-        Self::Neon,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Scalar => "scalar",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => "avx512",
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => "neon",
-        }
-    }
-
     /// Whether this CPU, and the system on it, have the features listed at the level.
     fn is_supported(self) -> bool {
         match self {
@@ -80,10 +91,26 @@ impl Level {
     }
 }
 
+impl Dot {
+    /// Whether this CPU, and the system on it, have the features listed at the level.
+    fn is_supported(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Level::Avx2.is_supported(),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Level::Avx2.is_supported() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => Level::Avx512.is_supported() && is_x86_feature_detected!("avx512vnni"),
+        }
+    }
+}
+
 impl Isa {
     /// Every level that this CPU has, from the plainest to the widest. The first is always scalar.
     pub fn available() -> Vec<Self> {
-        Level::ALL.iter().filter(|level| level.is_supported()).map(|&level| Self(level)).collect()
+        let supported = |isa: &Self| isa.level.is_supported() && isa.dot.is_supported();
+        ALL.iter().map(|(_, isa)| *isa).filter(supported).collect()
     }
 
     /// The level that `CANDLE_ENGINE_ISA` names, or the widest one if it is unset or empty.
@@ -123,12 +150,17 @@ impl Isa {
 
     /// The level's name, as `CANDLE_ENGINE_ISA` spells it.
     pub fn name(self) -> &'static str {
-        self.0.name()
+        ALL.iter().find(|(_, isa)| *isa == self).map_or("", |(name, _)| name)
     }
 
-    /// The level, for a kernel's dispatching `match`.
+    /// The level, for a float kernel's dispatching `match`.
     pub(crate) fn level(self) -> Level {
-        self.0
+        self.level
+    }
+
+    /// The level, for an integer kernel's dispatching `match`.
+    pub(crate) fn dot(self) -> Dot {
+        self.dot
     }
 }
 

@@ -1,0 +1,92 @@
+//! Products of 8-bit integers, many rows and many tokens at a time: what all quantized formats share.
+//!
+//! Some rows of a matrix are unpacked into a [`Panel`], whose registers' lanes are rows; tokens are quantized
+//! into [`Tile`]s, whose quads of activations are broadcast to all lanes. Integer products are exact and the
+//! sums of a period join the running sum in the order of the row, so a result depends on nothing but its row
+//! and its token:
+//!
+//! y = y + (Σ (quant − offset) · activation) · (scale · activation's scale), fused, for each period in order,
+//! and, where the format has a min, y = y + (activation's scale · Σ activation) · min, fused.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod driver;
+mod tile;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use self::driver::{has_sign, matmul, Source};
+pub use self::tile::{quantize_group, Quantization, Tile, Tokens};
+#[cfg(target_arch = "x86_64")]
+pub use self::x86::transpose;
+
+/// Numbers of a row that are unpacked at once; a panel's rows are padded to a multiple.
+pub const UNIT: usize = 32;
+
+/// Numbers of a row that lie together: what one 32-bit lane multiplies and adds.
+pub const QUAD: usize = 4;
+
+/// Rows that are unpacked at once.
+pub const OCTET: usize = 8;
+
+/// Rows, unpacked and interleaved.
+#[derive(Default)]
+pub struct Panel {
+    /// Eights of rows.
+    octets: usize,
+    /// Four quants of each row: `[k / QUAD][octets / 2]`
+    lines: Vec<Line>,
+    /// `[periods][octets]`
+    scales: Vec<[f32; OCTET]>,
+    /// As the scales, or nothing.
+    mins: Vec<[f32; OCTET]>,
+}
+
+/// Four quants of sixteen rows.
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Line([[u8; OCTET * QUAD]; 2]);
+
+impl Panel {
+    /// Room for so many rows of `k` numbers.
+    fn resize(&mut self, octets: usize, q: &Quantization) {
+        assert!(octets.is_multiple_of(2), "whole lines");
+        self.octets = octets;
+        self.lines.resize(q.padded() / QUAD * (octets / 2), Line::default());
+        self.scales.resize(q.periods() * octets, Default::default());
+        self.mins.resize(if q.has_min { self.scales.len() } else { 0 }, Default::default());
+    }
+
+    /// Sets the quants of numbers `UNIT · unit..UNIT · (unit + 1)` of the rows of octet `h`: a quad of each row,
+    /// then the next.
+    #[inline(always)]
+    pub fn set_quants(&mut self, h: usize, unit: usize, quads: &[[u8; OCTET * QUAD]; UNIT / QUAD]) {
+        let lines = self.octets / 2;
+        let first = unit * (UNIT / QUAD) * lines + h / 2;
+        for (line, quad) in self.lines[first..].iter_mut().step_by(lines).zip(quads) {
+            line.0[h % 2] = *quad;
+        }
+    }
+
+    /// Sets the scales of a period in octet `h`, and the mins, if the format has any.
+    #[inline(always)]
+    pub fn set_scales(&mut self, h: usize, period: usize, scales: [f32; OCTET], mins: [f32; OCTET]) {
+        self.scales[period * self.octets + h] = scales;
+        if let Some(to) = self.mins.get_mut(period * self.octets + h) {
+            *to = mins;
+        }
+    }
+
+    /// The weight of row `r` and input `i`; `signed` if its quant is.
+    #[inline(always)]
+    fn weight(&self, r: usize, i: usize, q: &Quantization, signed: bool) -> f32 {
+        let (h, lane) = (r / OCTET, r % OCTET);
+        let quant = self.lines[i / QUAD * (self.octets / 2) + h / 2].0[h % 2][lane * QUAD + i % QUAD];
+        let quant = if signed { i32::from(quant as i8) } else { i32::from(quant) };
+        let at = i / q.period * self.octets + h;
+        let min = self.mins.get(at).map_or(0.0, |mins| mins[lane]);
+        self.scales[at][lane].mul_add((quant - q.offset) as f32, min)
+    }
+}

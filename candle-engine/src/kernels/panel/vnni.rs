@@ -1,0 +1,144 @@
+//! The levels whose one instruction multiplies four unsigned quants by four signed activations and adds the
+//! products up: unpacked quants are unsigned, 8-bit ones with their sign flipped.
+
+use std::arch::x86_64::*;
+
+use super::tile::TILE;
+use super::{Panel, Quantization, Tile, OCTET, QUAD};
+
+/// Makes a module with `multiply`; `$lanes` rows a register, `$tokens` tokens at most at a time.
+macro_rules! level {
+    ($name:ident, $features:literal, lanes = $lanes:literal, tokens = [$($tokens:literal),*],
+     $zero:ident, $set:ident, $dot:ident, $convert:ident, $load:ident, $load_ps:ident, $store_ps:ident,
+     $set_ps:ident, $mul:ident, $fma:ident) => {
+        #[doc = concat!("`", $features, "`")]
+        pub mod $name {
+            use super::*;
+
+            /// Rows of a panel: two registers.
+            pub const ROWS: usize = 2 * $lanes;
+
+            /// Adds the products of a panel's rows and a tile's tokens to `y`.
+            #[target_feature(enable = $features)]
+            pub fn multiply(panel: &Panel, q: &Quantization, tile: &Tile, y: &mut [[f32; ROWS]]) {
+                assert!(panel.octets == ROWS / OCTET && y.len() == tile.len && tile.len <= TILE, "a tile");
+                let mut t = 0;
+                while t < tile.len {
+                    let left = tile.len - t;
+                    $(
+                        if left >= $tokens {
+                            some::<$tokens>(panel, q, tile, t, &mut y[t..t + $tokens]);
+                            t += $tokens;
+                            continue;
+                        }
+                    )*
+                }
+            }
+
+            /// `T` tokens from `first` on.
+            #[target_feature(enable = $features)]
+            fn some<const T: usize>(
+                panel: &Panel,
+                q: &Quantization,
+                tile: &Tile,
+                first: usize,
+                y: &mut [[f32; ROWS]],
+            ) {
+                assert!(first + T <= TILE && y.len() == T, "tokens of a tile");
+                let (lines, _) = panel.lines.as_chunks::<{ ROWS / 16 }>();
+                let (scales, _) = panel.scales.as_chunks::<{ ROWS / OCTET }>();
+                let (mins, _) = panel.mins.as_chunks::<{ ROWS / OCTET }>();
+                let mut outliers = tile.outliers.iter().peekable();
+                let periods = lines.chunks(q.period / QUAD).zip(tile.quads.chunks(q.period / QUAD));
+                for (i, (lines, quads)) in periods.enumerate() {
+                    let mut acc = [[$zero(); 2]; T];
+                    for t in 0..T {
+                        acc[t] = [$set(tile.starts[i][first + t]); 2];
+                    }
+                    for (line, x) in lines.iter().zip(quads) {
+                        // SAFETY: lines follow each other, and these hold two registers.
+                        let w = unsafe {
+                            let at: *const u8 = line.as_ptr().cast();
+                            [$load(at.cast()), $load(at.add(QUAD * $lanes).cast())]
+                        };
+                        for t in 0..T {
+                            let x = $set(x[first + t]);
+                            acc[t][0] = $dot(acc[t][0], w[0], x);
+                            acc[t][1] = $dot(acc[t][1], w[1], x);
+                        }
+                    }
+                    let scales = scales[i].as_flattened();
+                    for t in 0..T {
+                        let x_scale = $set_ps(tile.scales[i][first + t]);
+                        for h in 0..2 {
+                            let y = &mut y[t][h * $lanes..][..$lanes];
+                            // SAFETY: a register of the row's numbers each.
+                            unsafe {
+                                let scale = $mul($load_ps(scales[h * $lanes..][..$lanes].as_ptr()), x_scale);
+                                let sum = $fma($convert(acc[t][h]), scale, $load_ps(y.as_ptr()));
+                                $store_ps(y.as_mut_ptr(), sum);
+                            }
+                        }
+                    }
+                    if q.has_min {
+                        let mins = mins[i].as_flattened();
+                        for t in 0..T {
+                            let sum = $set_ps(tile.sums[i][first + t]);
+                            for h in 0..2 {
+                                let y = &mut y[t][h * $lanes..][..$lanes];
+                                // SAFETY: a register of the row's numbers each.
+                                unsafe {
+                                    let min = $load_ps(mins[h * $lanes..][..$lanes].as_ptr());
+                                    $store_ps(y.as_mut_ptr(), $fma(sum, min, $load_ps(y.as_ptr())));
+                                }
+                            }
+                        }
+                    }
+                    while let Some(outlier) = outliers.next_if(|o| o.input < (i + 1) * q.period) {
+                        if (first..first + T).contains(&outlier.token) {
+                            let y = &mut y[outlier.token - first];
+                            for (r, y) in y.iter_mut().enumerate() {
+                                let w = panel.weight(r, outlier.input, q, false);
+                                *y = outlier.value.mul_add(w, *y);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+level!(
+    avx512,
+    "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
+    lanes = 16,
+    tokens = [12, 8, 4, 2, 1],
+    _mm512_setzero_si512,
+    _mm512_set1_epi32,
+    _mm512_dpbusd_epi32,
+    _mm512_cvtepi32_ps,
+    _mm512_loadu_si512,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_set1_ps,
+    _mm512_mul_ps,
+    _mm512_fmadd_ps
+);
+
+level!(
+    avx,
+    "avxvnni,avx2,fma,f16c",
+    lanes = 8,
+    tokens = [6, 4, 2, 1],
+    _mm256_setzero_si256,
+    _mm256_set1_epi32,
+    _mm256_dpbusd_avx_epi32,
+    _mm256_cvtepi32_ps,
+    _mm256_loadu_si256,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_set1_ps,
+    _mm256_mul_ps,
+    _mm256_fmadd_ps
+);
