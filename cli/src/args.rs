@@ -337,11 +337,15 @@ pub struct Rm {
 }
 
 const BENCH_HELP: &str = "\
-ppN prefills a prompt of N random tokens, tgN decodes N tokens one by one; @dN: after N tokens in the cache. Each is \
-run once to warm up and then --repetitions times; what counts is the median, ± the standard deviation.
+ppN prefills a prompt of N random tokens, tgN decodes N tokens one by one; xN: of N sequences at a time; @dN: after N \
+tokens in the cache. Each is run once to warm up and then --repetitions times; what counts is the median, ± the \
+standard deviation. A batch counts the tokens of all its sequences.
 
-gb_per_s is the bytes of all matrices that one pass reads, times passes per second; a pass takes up to 512 tokens of a \
-prompt. load_ms is the time to open the model, first_token_ms that from there to the logits after a first token.";
+gb_per_s is the bytes of all matrices that one pass reads, and of the keys and values that a decode reads, times \
+passes per second; a pass takes up to 512 tokens of a prompt. percent_of_peak compares a decode's with reading memory, \
+and a prefill's operations (matrices only) with multiplying in registers: f32 for float weights, 8-bit integers for \
+all others; both peaks are measured with the same threads, after the tests. load_ms is the time to open the model, \
+first_token_ms that from there to the logits after a first token.";
 
 /// Measure prefill and decode
 #[derive(Debug, Args)]
@@ -369,6 +373,9 @@ pub struct Bench {
         value_name = "N"
     )]
     pub n_depth: Vec<usize>,
+    /// Sequences that are decoded together, one series each
+    #[arg(short, long, value_delimiter = ',', default_value = "1", value_name = "N", value_parser = positive)]
+    pub batch: Vec<usize>,
     /// Numbers of threads, one series each [default: as many as this process may use]
     #[arg(short, long, value_delimiter = ',', value_name = "N", value_parser = positive)]
     pub threads: Vec<usize>,

@@ -18,8 +18,9 @@ fn main() {
     for count in counts {
         set_threads(count);
         for isa in Isa::available() {
-            let Ceilings { gflops, gb_per_s } = Ceilings::measure(isa);
-            println!("{}: {gflops:.1} GFLOP/s, {gb_per_s:.2} GB/s", heading(isa));
+            let Ceilings { gflops, gops, gb_per_s } = Ceilings::measure(isa);
+            let head = heading(isa);
+            println!("{head}: f32 {gflops:.1} GFLOP/s, int8 {gops:.1} Gop/s, reads {gb_per_s:.2} GB/s");
         }
         let (busy, idle) = (region(None), region(Some(Duration::from_millis(1))));
         println!(

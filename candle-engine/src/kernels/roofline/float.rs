@@ -1,10 +1,9 @@
-//! What this machine can do at best: the two ceilings that kernels are measured against.
+//! Fused multiply-adds of f32.
 
-use super::isa::{Isa, Level};
+use super::SUMS;
+use crate::kernels::isa::{Isa, Level};
 
 /// Fused multiply-adds on registers alone, on the calling thread; returns the floating-point operations done.
-///
-/// Twelve independent sums hide the latency of any core that this project knows.
 pub fn multiply_adds(isa: Isa, rounds: usize) -> usize {
     match isa.level() {
         Level::Scalar => scalar(rounds),
@@ -19,19 +18,6 @@ pub fn multiply_adds(isa: Isa, rounds: usize) -> usize {
         Level::Neon => unsafe { arm::neon(rounds) },
     }
 }
-
-/// Reads all bytes, on the calling thread; returns a sum of them, so that the reading is not optimized away.
-pub fn read(bytes: &[u8]) -> u64 {
-    let (words, _) = bytes.as_chunks::<8>();
-    let (blocks, _) = words.as_chunks::<16>();
-    let mut sums = [0u64; 16];
-    for block in blocks {
-        sums.iter_mut().zip(block).for_each(|(sum, word)| *sum ^= u64::from_ne_bytes(*word));
-    }
-    sums.iter().fold(0, |a, b| a ^ b)
-}
-
-const SUMS: usize = 12;
 
 fn scalar(rounds: usize) -> usize {
     let mut sums = [1.0f32; SUMS];
@@ -63,7 +49,7 @@ macro_rules! vector {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::SUMS;
+    use crate::kernels::roofline::SUMS;
     use std::arch::x86_64::*;
 
     vector!(avx2, "avx2,fma,f16c", 8, |v| _mm256_set1_ps(v), |s, a, b| _mm256_fmadd_ps(s, a, b));
@@ -78,23 +64,8 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::SUMS;
+    use crate::kernels::roofline::SUMS;
     use std::arch::aarch64::*;
 
     vector!(neon, "neon", 4, |v| vdupq_n_f32(v), |s, a, b| vfmaq_f32(b, s, a));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn operations_are_counted_and_bytes_are_read() {
-        for isa in Isa::available() {
-            assert!(multiply_adds(isa, 10) >= 2 * SUMS * 10);
-        }
-        let mut bytes = vec![0; 1024];
-        bytes[777] = 1;
-        assert_eq!(read(&bytes).count_ones(), 1);
-    }
 }
