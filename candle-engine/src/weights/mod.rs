@@ -2,6 +2,26 @@
 //!
 //! [`Weights`] is what a checkpoint offers, whatever its container; [`Linear`] is what a matrix becomes.
 
+/// [`Weights`] for a checkpoint that keeps its tensors in a map `tensors` by name.
+macro_rules! weights_in_map {
+    ($checkpoint:ty) => {
+        impl $crate::weights::Weights for $checkpoint {
+            fn get(&self, name: &str) -> $crate::Result<$crate::weights::Stored> {
+                let missing = || $crate::Error::MissingTensor { name: name.into() };
+                self.tensors.get(name).cloned().ok_or_else(missing)
+            }
+
+            fn contains(&self, name: &str) -> bool {
+                self.tensors.contains_key(name)
+            }
+
+            fn names(&self) -> Vec<String> {
+                self.tensors.keys().cloned().collect()
+            }
+        }
+    };
+}
+
 pub mod gguf;
 mod mapped;
 mod safetensors;

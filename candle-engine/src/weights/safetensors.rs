@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::Deserialize;
 
-use super::{Format, MappedBytes, Stored, Weights};
+use super::{Format, MappedBytes, Stored};
 use crate::{Error, Result};
 
 /// The index that names the shard of every tensor.
@@ -158,19 +158,7 @@ impl SafeTensors {
     }
 }
 
-impl Weights for SafeTensors {
-    fn get(&self, name: &str) -> Result<Stored> {
-        self.tensors.get(name).cloned().ok_or_else(|| Error::MissingTensor { name: name.into() })
-    }
-
-    fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect()
-    }
-}
+weights_in_map!(SafeTensors);
 
 fn format(dtype: &str) -> Option<Format> {
     Some(match dtype {
@@ -245,6 +233,7 @@ enum Metadata {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::Weights;
 
     fn file(header: &str, data: usize) -> Vec<u8> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();

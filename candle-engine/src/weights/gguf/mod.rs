@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use self::cursor::{Cursor, Fault};
 pub use self::metadata::{Array, Metadata, Value};
-use super::{Format, MappedBytes, Stored, Weights};
+use super::{Format, MappedBytes, Stored};
 use crate::{Error, Result};
 
 const MAGIC: &[u8; 4] = b"GGUF";
@@ -160,19 +160,7 @@ impl Gguf {
     }
 }
 
-impl Weights for Gguf {
-    fn get(&self, name: &str) -> Result<Stored> {
-        self.tensors.get(name).cloned().ok_or_else(|| Error::MissingTensor { name: name.into() })
-    }
-
-    fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect()
-    }
-}
+weights_in_map!(Gguf);
 
 /// Magic and version; returns the claimed numbers of tensors and of metadata entries.
 fn preamble(at: &mut Cursor) -> Result<(u64, u64), Fault> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::weights::Weights;
 
 const U8: u32 = 0;
 const I8: u32 = 1;
