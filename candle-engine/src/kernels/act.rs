@@ -127,21 +127,6 @@ fn act_mul_on(isa: Isa, act: Act, gate: &mut [f32], up: &[f32]) {
     });
 }
 
-/// The gated activation over fused projections: each row of `gate_up` holds its gates, then its ups.
-///
-/// Shapes: `gate_up [rows, 2n]` → `out [rows, n]`.
-pub fn act_mul_fused(act: Act, gate_up: &[f32], n: usize, out: &mut [f32]) {
-    assert_eq!(gate_up.len(), 2 * out.len(), "act_mul_fused: gate_up and out");
-    let isa = Isa::best();
-    parallel_rows_mut(out, n, |first, out| {
-        for (out, row) in out.chunks_exact_mut(n).zip(gate_up[first * 2 * n..].chunks_exact(2 * n)) {
-            let (gate, up) = row.split_at(n);
-            out.copy_from_slice(gate);
-            act_mul_on(isa, act, out, up);
-        }
-    });
-}
-
 /// x += y
 pub fn add(x: &mut [f32], y: &[f32]) {
     add_on(Isa::best(), x, y);
@@ -248,19 +233,6 @@ mod tests {
                     assert_close(x, &want, 0.0, isa);
                 }
             }
-        }
-    }
-
-    #[test]
-    fn fused_gates_are_what_they_are_apart() {
-        let (n, rows) = (13, 5);
-        let fused = numbers(1, rows * 2 * n);
-        let mut out = vec![0.0; rows * n];
-        act_mul_fused(Act::Silu, &fused, n, &mut out);
-        for (out, row) in out.chunks_exact(n).zip(fused.chunks_exact(2 * n)) {
-            let mut want = row[..n].to_vec();
-            act_mul(Act::Silu, &mut want, &row[n..]);
-            assert_eq!(out, want);
         }
     }
 

@@ -43,35 +43,26 @@ fn rms_row(arith: impl Arith, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
-/// Adds the residual, `x += r`, and normalizes the sum as [`rms_norm`] does.
+/// Adds a residual and normalizes the sum as [`rms_norm`] does.
 ///
-/// Shapes: `x`, `r`, `out [rows, n]`, `w [n]`. The same bits as the two steps apart.
-pub fn add_rms_norm(x: &mut [f32], r: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
-    add_rms_norm_on(Isa::best(), x, r, w, eps, out);
+/// Shapes: `x`, `r [rows, n]`, `w [n]` → `sum`, `out [rows, n]`. The same bits as the two steps apart.
+pub fn add_rms_norm(x: &[f32], r: &[f32], w: &[f32], eps: f32, sum: &mut [f32], out: &mut [f32]) {
+    add_rms_norm_on(Isa::best(), x, r, w, eps, sum, out);
 }
 
-fn add_rms_norm_on(isa: Isa, x: &mut [f32], r: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
-    assert_eq!(x.len(), out.len(), "add_rms_norm: x and out");
-    assert_eq!(x.len(), r.len(), "add_rms_norm: x and r");
+fn add_rms_norm_on(isa: Isa, x: &[f32], r: &[f32], w: &[f32], eps: f32, sum: &mut [f32], out: &mut [f32]) {
+    assert!([r.len(), sum.len(), out.len()] == [x.len(); 3], "add_rms_norm: x, r, sum and out");
     let n = w.len();
-    let x = Disjoint::new(x);
+    let sum = Disjoint::new(sum);
     parallel_rows_mut(out, n, |first, out| {
+        let rows = first * n..first * n + out.len();
         // SAFETY: the tasks' rows do not overlap.
-        let x = unsafe { x.range(first * n, out.len()) };
-        let r = &r[first * n..][..out.len()];
-        per_isa!(isa, add_rms_rows, (x: &mut [f32], r: &[f32], w: &[f32], eps: f32, out: &mut [f32]));
-    });
-}
-
-#[inline(always)]
-fn add_rms_rows(arith: impl Arith, x: &mut [f32], r: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
-    let n = w.len();
-    for ((x, r), out) in x.chunks_exact_mut(n).zip(r.chunks_exact(n)).zip(out.chunks_exact_mut(n)) {
-        for (x, &r) in x.iter_mut().zip(r) {
-            *x += r;
+        let sum = unsafe { sum.range(rows.start, rows.len()) };
+        for ((sum, &x), &r) in sum.iter_mut().zip(&x[rows.clone()]).zip(&r[rows]) {
+            *sum = x + r;
         }
-        rms_row(arith, x, w, eps, out);
-    }
+        per_isa!(isa, rms_rows, (sum: &[f32], w: &[f32], eps: f32, out: &mut [f32]));
+    });
 }
 
 /// Shifts each row to mean 0 and scales it to variance 1, then applies weight and bias.
@@ -164,8 +155,8 @@ mod tests {
                             format!("no bias {at}"),
                         );
 
-                        let mut sum = x.to_vec();
-                        add_rms_norm_on(isa, &mut sum, r, &w, 1e-6, out);
+                        let mut sum = vec![0.0; rows * n];
+                        add_rms_norm_on(isa, x, r, &w, 1e-6, &mut sum, out);
                         let apart: Vec<f32> = x.iter().zip(r).map(|(x, r)| x + r).collect();
                         assert_eq!(sum, apart, "{at}");
                         let mut want = vec![0.0; rows * n];

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 
 pub use self::attention::{attention, AttentionSpec};
 pub use self::linear::{embed, gate, linear, linear_gated, reads};
-pub use self::norm::rms_norm;
+pub use self::norm::{add_rms_norm, rms_norm};
 pub use self::rope::{rope, RopeTable};
 pub use crate::kernels::act::Act;
 pub use crate::kernels::rope::RopeStyle;

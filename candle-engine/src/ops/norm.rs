@@ -20,3 +20,26 @@ pub fn rms_norm(exec: &Exec, x: &Tensor, w: &Tensor, eps: f32) -> Result<Tensor>
     with_slice(x, |x| with_slice(w, |w| norm::rms_norm(x, w, eps, &mut y)))??;
     tensor(y, x.shape())
 }
+
+/// Adds a residual and norms the sum, in one pass over memory.
+///
+/// s = x + r, y = [`rms_norm`]`(s)`
+///
+/// Shapes: `x`, `r [.., n]`, `w [n]` → `(s, y)`, both `[.., n]`. The same bits as the two steps apart.
+/// Errors: candle's, if the shapes disagree.
+pub fn add_rms_norm(exec: &Exec, x: &Tensor, r: &Tensor, w: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
+    if !exec.is_fused() {
+        let sum = (x + r)?;
+        let y = rms_norm(exec, &sum, w, eps)?;
+        return Ok((sum, y));
+    }
+    if x.shape() != r.shape() {
+        let (lhs, rhs) = (x.shape().clone(), r.shape().clone());
+        return Err(candle_core::Error::ShapeMismatchBinaryOp { lhs, rhs, op: "add_rms_norm" }.into());
+    }
+    let (mut sum, mut y) = (vec![0.0; x.elem_count()], vec![0.0; x.elem_count()]);
+    with_slice(x, |x| {
+        with_slice(r, |r| with_slice(w, |w| norm::add_rms_norm(x, r, w, eps, &mut sum, &mut y)))
+    })???;
+    Ok((tensor(sum, x.shape())?, tensor(y, x.shape())?))
+}

@@ -24,4 +24,11 @@ impl RmsNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::rms_norm(&self.exec, x, &self.weight, self.eps)
     }
+
+    /// x + r, and its norm.
+    ///
+    /// Shapes: both `[.., n]`, and so are the results.
+    pub fn add_forward(&self, x: &Tensor, r: &Tensor) -> Result<(Tensor, Tensor)> {
+        ops::add_rms_norm(&self.exec, x, r, &self.weight, self.eps)
+    }
 }

@@ -113,7 +113,8 @@ impl Layer {
     }
 
     fn forward(&self, x: &Tensor, rope: &RopeTable, batch: &mut Batch) -> Result<Tensor> {
-        let x = (x + self.attn.forward(&self.attn_norm.forward(x)?, rope, batch)?)?;
-        Ok((&x + self.mlp.forward(&self.mlp_norm.forward(&x)?)?)?)
+        let attended = self.attn.forward(&self.attn_norm.forward(x)?, rope, batch)?;
+        let (x, normed) = self.mlp_norm.add_forward(x, &attended)?;
+        Ok((x + self.mlp.forward(&normed)?)?)
     }
 }
