@@ -121,6 +121,47 @@ fn prompts_that_do_not_fit() {
     run(&["perplexity", "-m", &ascii(), &text, "--window", "100000"]).fails(4, &["100000"]);
 }
 
+/// A model with so many heads that a few positions of its cache fill any machine; its file is one hole.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_cache_that_does_not_fit_in_memory_is_6() {
+    const HEADS: usize = 1 << 24;
+    const HEAD: usize = 32;
+    let folder = Folder::new();
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2, "intermediate_size": 2,
+        "num_hidden_layers": 1, "num_attention_heads": HEADS, "num_key_value_heads": HEADS, "head_dim": HEAD,
+        "vocab_size": 8, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "hidden_act": "silu", "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+    });
+    folder.write("config.json", config.to_string());
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    let mut add = |name: &str, shape: &[usize]| {
+        let begin = end;
+        end += 2 * shape.iter().product::<usize>();
+        let tensor = serde_json::json!({"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]});
+        header.insert(name.into(), tensor);
+    };
+    add("model.embed_tokens.weight", &[8, 2]);
+    add("model.norm.weight", &[2]);
+    for name in ["input_layernorm", "post_attention_layernorm"] {
+        add(&format!("model.layers.0.{name}.weight"), &[2]);
+    }
+    for name in ["self_attn.q", "self_attn.k", "self_attn.v"] {
+        add(&format!("model.layers.0.{name}_proj.weight"), &[HEAD * HEADS, 2]);
+    }
+    add("model.layers.0.self_attn.o_proj.weight", &[2, HEAD * HEADS]);
+    for name in ["gate", "up", "down"] {
+        add(&format!("model.layers.0.mlp.{name}_proj.weight"), &[2, 2]);
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let path = folder.write("model.safetensors", [&header.len().to_le_bytes(), header.as_bytes()].concat());
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len((8 + header.len() + end) as u64).unwrap();
+    run(&["run", "-m", &folder.word(), "--tokens", &["1"; 500].join(",")])
+        .fails(6, &["KV cache", "available"]);
+}
+
 #[test]
 fn templates_that_raise() {
     let folder = Folder::new();

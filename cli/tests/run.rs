@@ -3,7 +3,6 @@
 mod common;
 
 use std::io::Read;
-use std::process::Stdio;
 
 use common::{ascii, command, finish, reference, run, run_with, Folder};
 use serde_json::{json, Value};
@@ -178,21 +177,28 @@ fn a_closed_pipe_is_no_error() {
 #[test]
 fn ctrl_c_is_130() {
     let folder = Folder::new();
-    let model = ascii();
-    // Chat templates are not involved; a long text gives time to interrupt it.
-    let mut command = command(&["run", "-m", &model, "-p", "Hello", "-n", "-1", "--ignore-eos"]);
-    command.current_dir(&folder.0).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let model = folder.write("model.gguf", of_long_context());
+    let mut child =
+        command(&["run", "-m", &model, "-p", "Hello", "-n", "-1", "--ignore-eos"]).spawn().unwrap();
     let mut first = [0];
     let mut out = child.stdout.take().unwrap();
     out.read_exact(&mut first).unwrap();
     let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(kill.unwrap().success());
-    let mut rest = String::new();
-    let _ = out.read_to_string(&mut rest);
-    let code = child.wait().unwrap().code();
-    // A tiny model may be done before the signal arrives.
-    assert!(code == Some(130) || code == Some(0), "{code:?}");
+    let mut rest = Vec::new();
+    out.read_to_end(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+/// A model that would write for minutes: time enough to interrupt it.
+fn of_long_context() -> Vec<u8> {
+    const U32: [u8; 4] = 4u32.to_le_bytes();
+    let mut file = std::fs::read(ascii()).unwrap();
+    let key = b"llama.context_length";
+    let at = file.windows(key.len()).position(|bytes| bytes == key).unwrap() + key.len();
+    assert_eq!(file[at..at + 4], U32);
+    file[at + 4..at + 8].copy_from_slice(&(1u32 << 20).to_le_bytes());
+    file
 }
 
 #[test]

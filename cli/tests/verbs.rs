@@ -2,6 +2,9 @@
 
 mod common;
 
+#[cfg(feature = "hub")]
+use std::io::{Read, Write};
+
 use common::{ascii, command, finish, reference, run, run_with, Folder};
 use serde_json::Value;
 
@@ -158,6 +161,27 @@ fn help_documents_exit_codes_and_words() {
         assert!(help.contains(part), "{part}: {help}");
     }
     assert!(run(&["run", "--help"]).ok().contains("--repeat-penalty"));
+}
+
+#[cfg(feature = "hub")]
+#[test]
+fn a_proxy_that_refuses_is_5() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = proxy.accept().unwrap();
+        let mut asked = vec![0; 4096];
+        let n = stream.read(&mut asked).unwrap();
+        stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").unwrap();
+        String::from_utf8_lossy(&asked[..n]).into_owned()
+    });
+    let folder = Folder::new();
+    let mut command = command(&["pull", "org/name"]);
+    command.env("HF_HOME", &folder.0).env("HF_ENDPOINT", "http://hub.invalid").env("HTTP_PROXY", address);
+    command.env_remove("NO_PROXY").env_remove("no_proxy");
+    finish(command, "").fails(5, &["org/name", "hub.invalid"]);
+    let asked = asked.join().unwrap();
+    assert!(asked.starts_with("CONNECT hub.invalid:80 "), "{asked}");
 }
 
 #[cfg(feature = "hub")]

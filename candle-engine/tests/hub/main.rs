@@ -1,5 +1,6 @@
 //! The Hub client against a small Hub on this machine: no network.
 
+mod proxy;
 mod server;
 
 use std::path::{Path, PathBuf};
