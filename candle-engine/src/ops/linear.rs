@@ -108,7 +108,7 @@ fn readable(stored: &Stored) -> Result<()> {
     Err(Error::Tensor { name: stored.name.clone(), what })
 }
 
-fn product(
+pub(super) fn product(
     x: &Tensor,
     (n, k): (usize, usize),
     run: impl FnOnce(&[f32], &mut [f32]) -> Result<()>,
@@ -123,7 +123,7 @@ fn product(
     tensor(y, shape)
 }
 
-fn with_bias<R>(bias: Option<&Tensor>, f: impl FnOnce(Option<&[f32]>) -> R) -> Result<R> {
+pub(super) fn with_bias<R>(bias: Option<&Tensor>, f: impl FnOnce(Option<&[f32]>) -> R) -> Result<R> {
     match bias {
         Some(bias) => with_slice(bias, |bias| f(Some(bias))),
         None => Ok(f(None)),

@@ -54,6 +54,14 @@ pub enum Format {
     I64,
     U64,
     Bool,
+    /// Integers of 8 bits with a scale for every `group` inputs; `None` is one for the whole row.
+    Int8 {
+        group: Option<u32>,
+    },
+    /// Integers of 4 bits with a scale for every `group` inputs; `None` is one for the whole row.
+    Int4 {
+        group: Option<u32>,
+    },
     Q4_0,
     Q4_1,
     Q5_0,
@@ -67,10 +75,12 @@ pub enum Format {
 }
 
 impl Format {
-    /// Numbers in one block, and bytes of one block; `(1, size)` for plain types.
+    /// Numbers in one block, and bytes of one block; `(1, size)` for plain types. Grouped integers without their
+    /// scales, which are tensors of their own.
     pub const fn block(self) -> (usize, usize) {
         match self {
-            Self::F8E4M3 | Self::F8E5M2 | Self::I8 | Self::U8 | Self::Bool => (1, 1),
+            Self::F8E4M3 | Self::F8E5M2 | Self::I8 | Self::U8 | Self::Bool | Self::Int8 { .. } => (1, 1),
+            Self::Int4 { .. } => (2, 1),
             Self::F16 | Self::BF16 | Self::I16 | Self::U16 => (1, 2),
             Self::F32 | Self::I32 | Self::U32 => (1, 4),
             Self::F64 | Self::I64 | Self::U64 => (1, 8),
@@ -106,7 +116,13 @@ impl Format {
 
 impl std::fmt::Display for Format {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Debug::fmt(self, f)
+        match self {
+            Self::Int8 { group: None } => f.write_str("Int8"),
+            Self::Int8 { group: Some(group) } => write!(f, "Int8-g{group}"),
+            Self::Int4 { group: None } => f.write_str("Int4"),
+            Self::Int4 { group: Some(group) } => write!(f, "Int4-g{group}"),
+            other => std::fmt::Debug::fmt(other, f),
+        }
     }
 }
 

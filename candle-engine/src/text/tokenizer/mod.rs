@@ -27,6 +27,7 @@ use self::decode::Decoder;
 pub(in crate::text) use self::decode::Decoding;
 use self::normalize::{normalize, Normalizer};
 use self::parts::Frame;
+pub use self::pattern::{LLAMA3, QWEN2};
 use self::reference::Reference;
 use self::split::{Pieces, Splitter};
 use super::stream::DecodeStream;
