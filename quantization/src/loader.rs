@@ -8,14 +8,18 @@ use candle_engine::ops::{self, Act, Exec};
 use candle_engine::weights::{Format, Linear, Stored, Weights};
 use candle_engine::{Context, Error, Result};
 
+use crate::compressed_tensors;
 use crate::dense::{Gated, MappedGated, MappedLinear, TensorLinear};
 use crate::gguf_blocks::BlockLinear;
+use crate::grouped::{self, GroupedLinear};
+use crate::observe::{Observed, Observer};
 
 /// Loads a model's parts from a checkpoint, for one way of running its ops.
 #[derive(Clone)]
 pub struct Loader {
     weights: Arc<dyn Weights>,
     exec: Exec,
+    observer: Option<Observer>,
 }
 
 /// Rows of a matrix by index: mapped on the CPU, a tensor elsewhere.
@@ -30,7 +34,12 @@ pub enum Embedding {
 impl Loader {
     /// A loader over a checkpoint.
     pub fn new(weights: Arc<dyn Weights>, exec: Exec) -> Self {
-        Self { weights, exec }
+        Self { weights, exec, observer: None }
+    }
+
+    /// The same, but what goes into the matrices is taken down.
+    pub fn observed(self, observer: Option<Observer>) -> Self {
+        Self { observer, ..self }
     }
 
     /// How ops run.
@@ -46,10 +55,40 @@ impl Loader {
         upload(&stored, self.exec.device(), DType::F32)
     }
 
-    /// The matrix `name.weight`, `[out, in]`, and with `bias` the vector `name.bias`, `[out]`.
+    /// The matrix `name.weight`, `[out, in]`, floats, blocks or integers with scales, and with `bias` the vector
+    /// `name.bias`, `[out]`.
     ///
     /// Errors: as [`Self::vector`].
     pub fn linear(&self, name: &str, out: usize, inner: usize, bias: bool) -> Result<Box<dyn Linear>> {
+        let linear = match self.grouped(name, out, inner, bias)? {
+            Some(linear) => linear,
+            None => self.plain(name, out, inner, bias)?,
+        };
+        Ok(match &self.observer {
+            Some(observer) => Box::new(Observed::new(linear, &[name], observer)),
+            None => linear,
+        })
+    }
+
+    fn grouped(&self, name: &str, out: usize, inner: usize, bias: bool) -> Result<Option<Box<dyn Linear>>> {
+        let Some(parts) = compressed_tensors::matrix(&*self.weights, name)? else { return Ok(None) };
+        let (got_out, got_inner) = parts.shape();
+        if (got_out, got_inner) != (out, inner) {
+            let (name, expected) = (format!("{name}.weight"), vec![out, inner]);
+            return Err(Error::ShapeMismatch { name, expected, got: vec![got_out, got_inner] });
+        }
+        let weight = parts.join()?;
+        let bias = if bias { Some(self.vector(&format!("{name}.bias"), out)?) } else { None };
+        if self.exec.is_fused() {
+            return Ok(Some(Box::new(GroupedLinear::new(weight, bias))));
+        }
+        let dtype = self.exec.dtype();
+        let bias = bias.map(|b| b.to_dtype(dtype)).transpose()?;
+        let uploaded = grouped::upload(&weight, name, self.exec.device(), dtype)?;
+        Ok(Some(Box::new(TensorLinear::new(uploaded, bias, weight.format()))))
+    }
+
+    fn plain(&self, name: &str, out: usize, inner: usize, bias: bool) -> Result<Box<dyn Linear>> {
         let (weight, bias) = self.parts(name, out, inner, bias)?;
         if self.exec.is_fused() {
             return Ok(Box::new(MappedLinear::new(weight, bias)));
@@ -75,7 +114,10 @@ impl Loader {
         inner: usize,
         bias: bool,
     ) -> Result<Box<dyn Linear>> {
-        if self.exec.is_fused() && [gate, up].iter().all(|name| self.is_dense(name)) {
+        if self.observer.is_none()
+            && self.exec.is_fused()
+            && [gate, up].iter().all(|name| self.is_dense(name))
+        {
             let mapped = |name| -> Result<MappedLinear> {
                 let (weight, bias) = self.parts(name, out, inner, bias)?;
                 Ok(MappedLinear::new(weight, bias))
