@@ -17,6 +17,21 @@ const CONFIG: &[u8] = include_bytes!("../builtin/stories/config.json");
 const TOKENIZER: &[u8] = include_bytes!("../builtin/stories/tokenizer.json");
 const WEIGHTS: &[u8] = include_bytes!("../builtin/stories/model.safetensors");
 
+/// What lies beside configuration and weights.
+const FILES: &[(&str, &[u8])] = &[
+    ("tokenizer.json", TOKENIZER),
+    ("tokenizer_config.json", include_bytes!("../builtin/stories/tokenizer_config.json")),
+    ("generation_config.json", include_bytes!("../builtin/stories/generation_config.json")),
+];
+
+/// Files beside the weights, by name.
+pub(crate) type Files = &'static [(&'static str, &'static [u8])];
+
+/// Configuration, weights, and the files beside them.
+pub(crate) fn files() -> Result<(&'static [u8], SafeTensors, Files)> {
+    Ok((CONFIG, SafeTensors::from_bytes(BUILTIN, MappedBytes::from(WEIGHTS))?, FILES))
+}
+
 pub(crate) fn open(options: &LoadOptions, start: Instant) -> Result<Model> {
     let text = || TextParts {
         tokenizer: Tokenizer::from_bytes(TOKENIZER),

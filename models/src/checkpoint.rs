@@ -7,6 +7,7 @@ use candle_engine::text::ChatTemplate;
 use candle_engine::weights::gguf::Gguf;
 use candle_engine::weights::{Format, SafeTensors, Weights};
 use candle_engine::{Context, Result};
+use candle_engine_quantization::tensors;
 
 use crate::decoder::{family, DecoderConfig};
 use crate::hf_config::HfConfig;
@@ -82,7 +83,7 @@ impl Checkpoint {
 }
 
 /// The files of a folder, its subfolders left out, in order.
-fn files_of(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_of(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
     files.sort();
@@ -113,18 +114,19 @@ pub struct FormatTotal {
     pub bytes: u64,
 }
 
-/// Counts tensors, numbers and bytes by format, the format with the most bytes first.
+/// Counts tensors, numbers and bytes by format, the format with the most bytes first. A matrix and its scales count
+/// as one.
 pub fn totals(weights: &dyn Weights) -> Vec<FormatTotal> {
     let mut totals: Vec<FormatTotal> = Vec::new();
-    for stored in weights.names().iter().filter_map(|name| weights.get(name).ok()) {
-        let at = totals.iter().position(|t| t.format == stored.format).unwrap_or_else(|| {
-            totals.push(FormatTotal { format: stored.format, tensors: 0, parameters: 0, bytes: 0 });
+    for tensor in tensors(weights) {
+        let at = totals.iter().position(|t| t.format == tensor.format).unwrap_or_else(|| {
+            totals.push(FormatTotal { format: tensor.format, tensors: 0, parameters: 0, bytes: 0 });
             totals.len() - 1
         });
         let total = &mut totals[at];
         total.tensors += 1;
-        total.parameters += stored.shape.iter().map(|&n| n as u64).product::<u64>();
-        total.bytes += stored.bytes.len() as u64;
+        total.parameters += tensor.shape.iter().map(|&n| n as u64).product::<u64>();
+        total.bytes += tensor.bytes;
     }
     totals.sort_by_key(|t| std::cmp::Reverse(t.bytes));
     totals

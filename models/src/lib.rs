@@ -23,8 +23,10 @@ pub mod blocks;
 mod builtin;
 mod checkpoint;
 pub mod decoder;
+pub mod evaluate;
 mod hf_config;
 mod model;
+pub mod quantize;
 pub mod random;
 mod source;
 

@@ -12,11 +12,12 @@ use candle_engine::text::{ChatTemplate, Message, Tokenizer};
 use candle_engine::weights::gguf::{Gguf, Metadata};
 use candle_engine::weights::{Format, SafeTensors, Weights};
 use candle_engine::{Context, Error, Result};
-use candle_engine_quantization::Loader;
+use candle_engine_quantization::{Loader, Observer};
 
 use crate::checkpoint::{totals, Checkpoint, FormatTotal};
 use crate::decoder::{family, Decoder, DecoderConfig, TensorNames, GGUF, HF};
 use crate::hf_config::HfConfig;
+use crate::quantize::{in_memory, Recipe};
 use crate::Source;
 
 /// How to load a model.
@@ -28,11 +29,15 @@ pub struct LoadOptions {
     pub kv: Option<KvType>,
     /// Runs ops composed of candle's own even where a kernel exists: for comparisons.
     pub composed: bool,
+    /// Quantizes the weights while they are loaded; they are then in memory and no longer mapped.
+    pub quantize: Option<Recipe>,
+    /// Takes down what goes into the matrices.
+    pub observer: Option<Observer>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, kv: None, composed: false }
+        Self { device: Device::Cpu, kv: None, composed: false, quantize: None, observer: None }
     }
 }
 
@@ -154,14 +159,17 @@ impl Model {
     ) -> Result<Self> {
         std::thread::scope(|scope| {
             let text = scope.spawn(text);
-            let parts = parts()?;
-            let decoder = Decoder::load(
-                parts.config,
-                parts.names,
-                &Loader::new(parts.weights.clone(), exec(&*parts.weights, parts.names, options)?),
-                kv_type(&*parts.weights, parts.names, options)?,
-            )
-            .at(&name)?;
+            let mut parts = parts()?;
+            if let Some(recipe) = &options.quantize {
+                let (weights, untied) =
+                    in_memory(recipe, parts.weights, parts.names, &parts.config).at(&name)?;
+                parts.weights = weights;
+                parts.config.tied_head &= !untied;
+            }
+            let exec = exec(&*parts.weights, parts.names, options)?;
+            let loader = Loader::new(parts.weights.clone(), exec).observed(options.observer.clone());
+            let kv = kv_type(&*parts.weights, parts.names, options)?;
+            let decoder = Decoder::load(parts.config, parts.names, &loader, kv).at(&name)?;
             let Ok(TextParts { tokenizer, template }) = text.join() else {
                 return Err(Error::Tokenizer("the reader panicked".into()));
             };
@@ -299,9 +307,17 @@ impl std::fmt::Debug for Model {
     }
 }
 
-/// The format of the first layer's query projection stands for the model's.
+/// The format of the first layer's query projection stands for the model's; where it is integers, that of the
+/// embedding, which is kept as it was.
 fn format(weights: &dyn Weights, names: &TensorNames) -> Result<Format> {
-    Ok(weights.get(&format!("{}.weight", names.part(0, names.parts.q_proj)))?.format)
+    let query = weights.get(&format!("{}.weight", names.part(0, names.parts.q_proj)));
+    Ok(match query {
+        Ok(stored) if stored.format != Format::I8 => stored.format,
+        _ => match weights.get(&format!("{}.weight", names.embedding))?.format {
+            Format::BF16 => Format::BF16,
+            _ => Format::F16,
+        },
+    })
 }
 
 fn exec(weights: &dyn Weights, names: &TensorNames, options: &LoadOptions) -> Result<Exec> {
@@ -342,7 +358,7 @@ pub(crate) fn builtin_checkpoint() -> Result<Checkpoint> {
 }
 
 #[cfg(not(feature = "builtin"))]
-fn no_builtin() -> Error {
+pub(crate) fn no_builtin() -> Error {
     Error::NotFound { what: "this build has no built-in model (feature `builtin`)".into() }
 }
 

@@ -8,6 +8,7 @@ mod qwen3;
 mod smollm3;
 
 use candle_engine::{Error, Result};
+use candle_engine_quantization::compressed_tensors;
 
 use super::{DecoderConfig, LayerKind};
 use crate::hf_config::HfConfig;
@@ -48,8 +49,8 @@ pub fn from_hf(config: &HfConfig) -> Result<DecoderConfig> {
             return Err(Error::config("architectures", what));
         }
     }
-    if config.get("quantization_config").is_some() {
-        return Err(Error::config("quantization_config", "weights quantized this way are not supported yet"));
+    if let Some(quantization) = config.get("quantization_config") {
+        compressed_tensors::check(quantization)?;
     }
     let decoder = (family.config)(config)?;
     config.finish("")?;
