@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use candle_engine_models::quantize::{Target, ALPHA};
 use clap::builder::FalseyValueParser;
 use clap::{
     Arg, ArgAction, Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint,
@@ -46,7 +47,7 @@ impl Cli {
 /// Binds an option to `CANDLE_ENGINE_` and its name. Positional words and lists of texts have none.
 fn with_env(arg: Arg) -> Arg {
     // The model has rules of its own: see `words::default_model`.
-    const WITHOUT: &[&str] = &["help", "version", "model", "stop", "logit-bias"];
+    const WITHOUT: &[&str] = &["help", "version", "model", "stop", "logit-bias", "keep"];
     let Some(long) = arg.get_long().filter(|long| !WITHOUT.contains(long)) else { return arg };
     let name = format!("{ENV_PREFIX}{}", long.replace('-', "_").to_uppercase());
     let flag = matches!(arg.get_action(), ArgAction::SetTrue);
@@ -65,6 +66,7 @@ pub enum Command {
     Score(Score),
     Perplexity(Perplexity),
     Show(Show),
+    Quantize(Quantize),
     #[cfg(feature = "hub")]
     Pull(Pull),
     #[cfg(feature = "hub")]
@@ -101,6 +103,9 @@ pub struct PlaceArgs {
     /// Number format of the KV cache: f32 or f16 [default: f32 for f32 weights, else f16]
     #[arg(long, alias = "cache-type", value_name = "TYPE")]
     pub kv_type: Option<KvFormat>,
+    /// Quantize the weights while loading: int8, int8-g128, int4-g64, q8_0, …; see `quantize --help`
+    #[arg(long, value_name = "FORMAT")]
+    pub quantize: Option<Target>,
 }
 
 /// Number formats of the KV cache.
@@ -306,6 +311,78 @@ pub struct Show {
     pub json: bool,
 }
 
+const QUANTIZE_HELP: &str = "\
+Formats: int8 (a scale for each row), int8-g32 to int8-g256 and int4-g32, int4-g64, int4-g128 (a scale for each group of \
+inputs; -asym adds zero points) are written to a folder in the layout of compressed-tensors, f32, f16 and bf16 to a \
+folder or a .gguf file, q8_0 and q4_0 to a .gguf file. Where groups do not divide a row they are made smaller, or the \
+row takes 8 bits.
+
+Norms, biases and routers stay as they are. The embedding is only looked up and stays as it is too, but in GGUF; the \
+head takes 8 bits where the layers take 4. A head that was the embedding becomes a matrix of its own.
+
+With --calibrate a text shows which inputs are large: these are made smaller, and the weights that meet them larger \
+(SmoothQuant), and of 4 bits the errors that matter are kept small.
+
+The destination appears only when it is complete. error is the root mean square of what was changed, relative to what \
+was there. --eval gives perplexity before and after, and the mean divergence of the predictions in nats per token.";
+
+/// Convert a model to smaller numbers
+#[derive(Debug, Args)]
+#[command(after_help = QUANTIZE_HELP)]
+pub struct Quantize {
+    /// Model: a folder, a .safetensors file, a name on the Hub, or `builtin`
+    #[arg(value_name = "MODEL", conflicts_with = "model", value_hint = ValueHint::AnyPath)]
+    pub word: Option<String>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Where to: a folder, or a .gguf file; nothing may be there yet
+    #[arg(short, long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub output: PathBuf,
+    /// What the matrices become
+    #[arg(long, value_name = "FORMAT", default_value = "int8")]
+    pub format: Target,
+    /// What the head becomes, or `keep` [default: int8 for int4, q8_0 for q4_0, else the format]
+    #[arg(long, value_name = "FORMAT", value_parser = choice)]
+    pub head: Option<Choice>,
+    /// What the embedding becomes, or `keep` [default: keep in a folder of integers, else as the head]
+    #[arg(long, value_name = "FORMAT", value_parser = choice)]
+    pub embed: Option<Choice>,
+    /// Tensors that stay as they are, with `*` and `?`; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub keep: Vec<String>,
+    /// Text that shows the activations' ranges
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub calibrate: Option<PathBuf>,
+    /// How much of their range moves into the weights, 0 to 1
+    #[arg(long, value_name = "ALPHA", default_value_t = ALPHA, value_parser = share, requires = "calibrate")]
+    pub smooth: f32,
+    /// Text to measure the model on, before and after
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub eval: Option<PathBuf>,
+    /// Threads [default: as many as this process may use]
+    #[arg(short, long, value_name = "N", value_parser = positive)]
+    pub threads: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A format, or none.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice(pub Option<Target>);
+
+fn choice(text: &str) -> Result<Choice, String> {
+    match text {
+        "keep" => Ok(Choice(None)),
+        _ => text.parse().map(Some).map(Choice),
+    }
+}
+
+fn share(text: &str) -> Result<f32, String> {
+    let wrong = || format!("expected 0 to 1, got {text}");
+    text.parse().ok().filter(|x| (0.0..=1.0).contains(x)).ok_or_else(wrong)
+}
+
 /// Fetch models from the Hub into the cache that Hub tools share
 #[cfg(feature = "hub")]
 #[derive(Debug, Args)]
@@ -388,6 +465,9 @@ pub struct Bench {
     /// Number format of the KV cache: f32 or f16 [default: f32 for f32 weights, else f16]
     #[arg(long, alias = "cache-type", value_name = "TYPE")]
     pub kv_type: Option<KvFormat>,
+    /// Quantize the model first: it is written to the folder for temporary files, and mapped from there
+    #[arg(long, value_name = "FORMAT")]
+    pub quantize: Option<Target>,
     /// Print one JSON array of rows
     #[arg(long)]
     pub json: bool,

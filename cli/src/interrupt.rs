@@ -45,7 +45,7 @@ impl Drop for Graceful {
     }
 }
 
-/// A folder that is removed when this is dropped, and when the program is asked to end.
+/// A file or folder that is removed when this is dropped, and when the program is asked to end.
 #[derive(Debug)]
 pub struct Temporary(PathBuf);
 
@@ -61,6 +61,12 @@ impl Temporary {
         Ok(Self(path))
     }
 
+    /// Something that another part of the program makes, and may move away.
+    pub fn of(path: &Path) -> Self {
+        *TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.to_owned());
+        Self(path.to_owned())
+    }
+
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -74,6 +80,6 @@ impl Drop for Temporary {
 
 fn remove_temporary() {
     if let Some(path) = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        let _ = std::fs::remove_dir_all(path);
+        let _ = if path.is_file() { std::fs::remove_file(path) } else { std::fs::remove_dir_all(path) };
     }
 }

@@ -10,6 +10,7 @@ mod hub;
 mod load;
 mod perplexity;
 mod prompt;
+mod quantize;
 mod run;
 mod sampling;
 mod score;
@@ -39,6 +40,7 @@ pub fn run(cli: &Cli, start: Instant) -> Outcome {
         Command::Score(args) => score::run(args, &ui),
         Command::Perplexity(args) => perplexity::run(args, &ui),
         Command::Show(args) => show::run(args, &ui),
+        Command::Quantize(args) => quantize::run(args, &ui),
         #[cfg(feature = "hub")]
         Command::Pull(args) => hub::pull(args, &ui),
         #[cfg(feature = "hub")]

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use candle_engine::text::sampler::logprob;
-use candle_engine_models::{Error, Model};
+use candle_engine_models::evaluate::{score, Windows};
+use candle_engine_models::Model;
 use serde::Serialize;
 
 use super::{load, prompt};
@@ -11,8 +11,6 @@ use crate::args::Perplexity;
 use crate::exit::{Failure, Outcome};
 use crate::output::{self, Ui};
 use crate::progress::{Progress, Unit};
-
-const WINDOW: usize = 512;
 
 /// The object that `--json` prints.
 #[derive(Debug, Serialize)]
@@ -38,7 +36,7 @@ pub fn run(args: &Perplexity, ui: &Ui) -> Outcome {
     }
     load::check_ids(&model, &tokens)?;
     let context = load::session(&model, &args.place, ui).context();
-    let window = args.window.unwrap_or(WINDOW.min(context));
+    let window = args.window.unwrap_or(Windows::for_context(context).window);
     let stride = args.stride.unwrap_or((window / 2).max(1));
     if window > context {
         return Err(Failure::input(format!("--window {window}: the context holds {context} tokens")));
@@ -47,7 +45,7 @@ pub fn run(args: &Perplexity, ui: &Ui) -> Outcome {
     if window < 2 || stride >= window {
         return Err(Failure::usage(format!("--stride {stride}: expected less than the window of {window}")));
     }
-    let report = measure(&model, &tokens, window, stride, args, ui)?;
+    let report = measure(&model, &tokens, Windows { window, stride }, args, ui)?;
     if args.json {
         return output::json(&report);
     }
@@ -59,53 +57,18 @@ pub fn run(args: &Perplexity, ui: &Ui) -> Outcome {
     Ok(())
 }
 
-fn measure(
-    model: &Model,
-    tokens: &[u32],
-    window: usize,
-    stride: usize,
-    args: &Perplexity,
-    ui: &Ui,
-) -> Outcome<Report> {
+fn measure(model: &Model, tokens: &[u32], windows: Windows, args: &Perplexity, ui: &Ui) -> Outcome<Report> {
     let start = Instant::now();
     let mut progress = Progress::new(ui, "perplexity", Unit::Tokens, tokens.len() as u64);
     let mut session = load::session(model, &args.place, &Ui::new(true, false));
-    let (mut scored, mut sum, mut squares) = (1, 0.0, 0.0);
-    let mut failed: Option<Error> = None;
-    for begin in (0..tokens.len()).step_by(stride) {
-        let end = (begin + window).min(tokens.len());
-        session.truncate(0);
-        // The token before the first unscored one is the first whose logits matter; the last needs none.
-        let first = scored - 1;
-        if begin < first {
-            session.feed(&tokens[begin..first])?;
-        }
-        session.feed_all(&tokens[first..end - 1], |i, logits| {
-            match logprob(logits, tokens[first + i + 1]) {
-                Ok(x) => (sum, squares) = (sum - x, squares + x * x),
-                Err(e) => _ = failed.get_or_insert(e),
-            }
-        })?;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
-        scored = end;
-        progress.set(scored as u64);
-        if end == tokens.len() {
-            break;
-        }
-    }
-    let n = (scored - 1) as f64;
-    let nll = sum / n;
-    let variance = (squares / n - nll * nll).max(0.0) * n / (n - 1.0).max(1.0);
-    let perplexity = nll.exp();
+    let score = score(&mut session, tokens, windows, &mut |done| progress.set(done as u64))?;
     Ok(Report {
-        perplexity,
-        standard_error: perplexity * (variance / n).sqrt(),
-        nll,
-        tokens: scored - 1,
-        window,
-        stride,
-        tokens_per_s: n / start.elapsed().as_secs_f64(),
+        perplexity: score.perplexity(),
+        standard_error: score.standard_error(),
+        nll: score.nll(),
+        tokens: score.tokens,
+        window: windows.window,
+        stride: windows.stride,
+        tokens_per_s: score.tokens as f64 / start.elapsed().as_secs_f64(),
     })
 }

@@ -6,7 +6,7 @@ use candle_engine::weights::{Stored, Weights};
 use candle_engine_models::blocks::{RopeConfig, Scaling};
 use candle_engine_models::decoder::DecoderConfig;
 use candle_engine_models::{totals, Checkpoint, FormatTotal};
-use candle_engine_quantization::{non_finite, NonFinite};
+use candle_engine_quantization::{non_finite, tensors, Listed, NonFinite};
 use serde::Serialize;
 use serde_json::{json, Value};
 
@@ -57,7 +57,7 @@ struct TensorRow {
     name: String,
     format: String,
     shape: Vec<usize>,
-    bytes: usize,
+    bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,7 +72,7 @@ pub fn run(args: &Show, ui: &Ui) -> Outcome {
     let checkpoint = Checkpoint::open(&load::locate(&word, ui)?)?;
     let mut report = report(word, &checkpoint);
     if let Ok(weights) = &checkpoint.weights {
-        report.tensors = args.tensors.then(|| stored(&**weights).map(TensorRow::from).collect());
+        report.tensors = args.tensors.then(|| tensors(&**weights).into_iter().map(TensorRow::from).collect());
         report.check = args.check.then(|| check(&**weights, report.bytes, ui));
     }
     if args.json {
@@ -221,7 +221,7 @@ fn print(report: &Report) -> Outcome {
 
     if let Some(tensors) = &report.tensors {
         let shape = |t: &TensorRow| t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
-        let row = |t: &TensorRow| [t.name.clone(), t.format.clone(), shape(t), output::bytes(t.bytes as u64)];
+        let row = |t: &TensorRow| [t.name.clone(), t.format.clone(), shape(t), output::bytes(t.bytes)];
         output::line("")?;
         output::table(["tensor", "format", "shape", "size"], &tensors.iter().map(row).collect::<Vec<_>>())?;
     }
@@ -243,14 +243,8 @@ impl From<FormatTotal> for FormatRow {
     }
 }
 
-impl From<Stored> for TensorRow {
-    fn from(stored: Stored) -> Self {
-        let bytes = stored.bytes.len();
-        Self {
-            name: stored.name,
-            format: stored.format.to_string().to_lowercase(),
-            shape: stored.shape,
-            bytes,
-        }
+impl From<Listed> for TensorRow {
+    fn from(Listed { name, format, shape, bytes }: Listed) -> Self {
+        Self { name, format: format.to_string().to_lowercase(), shape, bytes }
     }
 }
