@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use candle_engine::kernels::attention::{attention, AttentionSpec, Heads, KvSlice, SequenceKv};
 use candle_engine::kernels::threads::{set_threads, threads};
 use candle_engine::kernels::Isa;
-use candle_engine::kv::BLOCK;
+use candle_engine::kv::{KvType, BLOCK};
 use half::f16;
 
 /// Model, and its heads.
@@ -46,32 +46,47 @@ fn main() {
     println!("{isa}, {} threads", threads());
     for (model, heads) in SHAPES {
         for (phase, t, s) in PHASES {
-            for half in [false, true] {
-                let label = format!("{model}/{phase} t={t} s={s} {}", if half { "f16" } else { "f32" });
+            for (name, kind) in [("f32", KvType::F32), ("f16", KvType::F16), ("int8", KvType::I8)] {
+                let label = format!("{model}/{phase} t={t} s={s} {name}");
                 if filters.iter().all(|filter| label.contains(filter.as_str())) {
-                    bench(&label, heads, t, s, half);
+                    bench(&label, heads, t, s, kind);
                 }
             }
         }
     }
 }
 
-fn bench(label: &str, heads: Heads, t: usize, s: usize, half: bool) {
+/// Planes of keys and values in turn.
+enum Planes {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    I8(Vec<i8>, Vec<f32>),
+}
+
+fn bench(label: &str, heads: Heads, t: usize, s: usize, kind: KvType) {
     let Heads { heads: h, kv_heads: g, head_dim: d } = heads;
-    let numbers = |n: usize| (0..n).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect::<Vec<_>>();
+    let number = |i: usize| ((i * 7919) % 1000) as f32 / 500.0 - 1.0;
+    let numbers = |n: usize| (0..n).map(number);
     let planes = 2 * s.div_ceil(BLOCK);
     let plane = g * BLOCK * d;
-    let bytes = planes * plane * if half { 2 } else { 4 };
+    let bytes = planes * g * BLOCK * kind.bytes(d);
     let caches = if t == 1 { COLD.div_ceil(bytes) } else { 1 };
-    let wide = numbers(if half { 0 } else { caches * planes * plane });
-    let narrow: Vec<f16> =
-        numbers(if half { caches * planes * plane } else { 0 }).into_iter().map(f16::from_f32).collect();
-    let slice = |i: usize| match half {
-        true => KvSlice::F16(&narrow[i * plane..][..plane]),
-        false => KvSlice::F32(&wide[i * plane..][..plane]),
+    let n = caches * planes * plane;
+    let all = match kind {
+        KvType::F32 => Planes::F32(numbers(n).collect()),
+        KvType::F16 => Planes::F16(numbers(n).map(f16::from_f32).collect()),
+        KvType::I8 => Planes::I8(numbers(n).map(|x| (x * 127.0) as i8).collect(), vec![1.0 / 127.0; n / d]),
+    };
+    let slice = |i: usize| {
+        let at = i * plane..(i + 1) * plane;
+        match &all {
+            Planes::F32(x) => KvSlice::F32(&x[at]),
+            Planes::F16(x) => KvSlice::F16(&x[at]),
+            Planes::I8(x, scales) => KvSlice::I8(&x[at], &scales[i * plane / d..(i + 1) * plane / d]),
+        }
     };
     let spec = AttentionSpec { heads, scale: 0.125, window: None, softcap: None, causal: true };
-    let q = numbers(t * h * d);
+    let q: Vec<f32> = numbers(t * h * d).collect();
     let mut out = vec![0.0; q.len()];
     let sequences: Vec<_> = (0..caches)
         .map(|cache| {

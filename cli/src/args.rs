@@ -100,7 +100,8 @@ pub struct PlaceArgs {
     /// Context in tokens; 0 is the model's own, which is the most
     #[arg(short, long, default_value_t = 0, value_name = "N")]
     pub ctx_size: usize,
-    /// Number format of the KV cache: f32 or f16 [default: f32 for f32 weights, else f16]
+    /// Number format of the KV cache on the CPU: f32, f16, or int8 with a scale for each head and position [default:
+    /// f32 for f32 weights, else f16]
     #[arg(long, alias = "cache-type", value_name = "TYPE")]
     pub kv_type: Option<KvFormat>,
     /// Quantize the weights while loading: int8, int8-g128, int4-g64, q8_0, …; see `quantize --help`
@@ -113,6 +114,7 @@ pub struct PlaceArgs {
 pub enum KvFormat {
     F32,
     F16,
+    Int8,
 }
 
 // How tokens are drawn.
@@ -462,7 +464,8 @@ pub struct Bench {
     /// cpu, cuda, cuda:N, metal, or auto
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
-    /// Number format of the KV cache: f32 or f16 [default: f32 for f32 weights, else f16]
+    /// Number format of the KV cache on the CPU: f32, f16, or int8 with a scale for each head and position [default:
+    /// f32 for f32 weights, else f16]
     #[arg(long, alias = "cache-type", value_name = "TYPE")]
     pub kv_type: Option<KvFormat>,
     /// Quantize the model first: it is written to the folder for temporary files, and mapped from there

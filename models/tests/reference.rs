@@ -171,7 +171,7 @@ fn chunks_and_single_tokens_give_the_same_logits_bit_for_bit() {
 #[test]
 fn a_ragged_batch_gives_what_each_sequence_gives_alone() {
     for (name, path, expected) in cases("decoders") {
-        for kv in [KvType::F32, KvType::F16] {
+        for kv in [KvType::F32, KvType::F16, KvType::I8] {
             let options = LoadOptions { kv: Some(kv), ..LoadOptions::default() };
             let model = Model::open(&path, &options).unwrap();
             let ids = expected.ids("input_ids");

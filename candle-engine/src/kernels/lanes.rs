@@ -22,12 +22,22 @@ pub(crate) trait Arith: Copy {
     fn load(self, x: &[f32]) -> Self::V;
     /// The first numbers of `x`, widened.
     fn load_f16(self, x: &[f16]) -> Self::V;
+    /// The first numbers of `x`, as floats.
+    fn load_i8(self, x: &[i8]) -> Self::V;
     /// Writes to the first numbers of `to`.
     fn store(self, v: Self::V, to: &mut [f32]);
     /// `a · b`
     fn mul_v(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`, fused where the level can.
     fn mul_add_v(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a + b`
+    fn add_v(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The larger of each pair; `b` where one of them is NaN.
+    fn max_v(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The sum of the lanes: halves are added to each other until one is left.
+    fn sum_of(self, v: Self::V) -> f32;
+    /// The largest of the lanes, none of which is NaN.
+    fn max_of(self, v: Self::V) -> f32;
 
     /// `a · b + c`, fused where the level can.
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32;
@@ -61,6 +71,11 @@ impl Arith for Plain {
     }
 
     #[inline(always)]
+    fn load_i8(self, x: &[i8]) -> Self::V {
+        x.as_chunks().0[0].map(f32::from)
+    }
+
+    #[inline(always)]
     fn store(self, v: Self::V, to: &mut [f32]) {
         to[..8].copy_from_slice(&v);
     }
@@ -73,6 +88,26 @@ impl Arith for Plain {
     #[inline(always)]
     fn mul_add_v(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         std::array::from_fn(|l| self.mul_add(a[l], b[l], c[l]))
+    }
+
+    #[inline(always)]
+    fn add_v(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|l| a[l] + b[l])
+    }
+
+    #[inline(always)]
+    fn max_v(self, a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|l| if a[l] > b[l] { a[l] } else { b[l] })
+    }
+
+    #[inline(always)]
+    fn sum_of(self, v: Self::V) -> f32 {
+        fold_lanes(v, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn max_of(self, v: Self::V) -> f32 {
+        fold_lanes(v, f32::max)
     }
 
     #[inline(always)]
@@ -102,11 +137,47 @@ fn widen(x: f16) -> f32 {
     f32::from_bits(magnitude | (bits & 0x8000) << 16)
 }
 
+/// Folds a register by halves.
+#[cfg(target_arch = "x86_64")]
+macro_rules! fold {
+    ($name_256:ident, $name_512:ident, $ps:ident, $ps_256:ident) => {
+        /// # Safety
+        ///
+        /// The CPU has AVX2.
+        #[inline(always)]
+        unsafe fn $name_256(v: std::arch::x86_64::__m256) -> f32 {
+            use std::arch::x86_64::*;
+            // SAFETY: the caller has the features.
+            unsafe {
+                let v = $ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+                let v = $ps(v, _mm_movehl_ps(v, v));
+                _mm_cvtss_f32($ps(v, _mm_movehdup_ps(v)))
+            }
+        }
+
+        /// # Safety
+        ///
+        /// The CPU has AVX-512DQ.
+        #[inline(always)]
+        unsafe fn $name_512(v: std::arch::x86_64::__m512) -> f32 {
+            use std::arch::x86_64::*;
+            // SAFETY: the caller has the features.
+            unsafe { $name_256($ps_256(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+fold!(sum_of_256, sum_of_512, _mm_add_ps, _mm256_add_ps);
+#[cfg(target_arch = "x86_64")]
+fold!(max_of_256, max_of_512, _mm_max_ps, _mm256_max_ps);
+
 /// A level of x86-64 above scalar: its register, and the intrinsics on it.
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
     ($name:ident, $features:literal, $v:ident, $n:literal, $splat:ident, $load:ident, $load_f16:ident,
-     $widen:ident, $store:ident, $mul:ident, $fma:ident) => {
+     $widen:ident, $load_i8:ident, $widen_i8:ident, $to_float:ident, $store:ident, $mul:ident, $fma:ident,
+     $add:ident, $max:ident, $sum_of:ident, $max_of:ident) => {
         #[doc = concat!("`", $features, "`")]
         #[derive(Clone, Copy)]
         pub(crate) struct $name(());
@@ -144,6 +215,13 @@ macro_rules! x86 {
             }
 
             #[inline(always)]
+            fn load_i8(self, x: &[i8]) -> Self::V {
+                use std::arch::x86_64::*;
+                // SAFETY: so many numbers are there; the value of `self` proves the features.
+                unsafe { $to_float($widen_i8($load_i8(x[..$n].as_ptr().cast()))) }
+            }
+
+            #[inline(always)]
             fn store(self, v: Self::V, to: &mut [f32]) {
                 // SAFETY: there is room for so many numbers; the value of `self` proves the features.
                 unsafe { std::arch::x86_64::$store(to[..$n].as_mut_ptr(), v) }
@@ -159,6 +237,30 @@ macro_rules! x86 {
             fn mul_add_v(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
                 // SAFETY: the value of `self` proves the features.
                 unsafe { std::arch::x86_64::$fma(a, b, c) }
+            }
+
+            #[inline(always)]
+            fn add_v(self, a: Self::V, b: Self::V) -> Self::V {
+                // SAFETY: the value of `self` proves the features.
+                unsafe { std::arch::x86_64::$add(a, b) }
+            }
+
+            #[inline(always)]
+            fn max_v(self, a: Self::V, b: Self::V) -> Self::V {
+                // SAFETY: the value of `self` proves the features.
+                unsafe { std::arch::x86_64::$max(a, b) }
+            }
+
+            #[inline(always)]
+            fn sum_of(self, v: Self::V) -> f32 {
+                // SAFETY: the value of `self` proves the features.
+                unsafe { $sum_of(v) }
+            }
+
+            #[inline(always)]
+            fn max_of(self, v: Self::V) -> f32 {
+                // SAFETY: the value of `self` proves the features.
+                unsafe { $max_of(v) }
             }
 
             #[inline(always)]
@@ -203,9 +305,16 @@ x86!(
     _mm256_loadu_ps,
     _mm_loadu_si128,
     _mm256_cvtph_ps,
+    _mm_loadl_epi64,
+    _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps,
     _mm256_storeu_ps,
     _mm256_mul_ps,
-    _mm256_fmadd_ps
+    _mm256_fmadd_ps,
+    _mm256_add_ps,
+    _mm256_max_ps,
+    sum_of_256,
+    max_of_256
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
@@ -217,9 +326,16 @@ x86!(
     _mm512_loadu_ps,
     _mm256_loadu_si256,
     _mm512_cvtph_ps,
+    _mm_loadu_si128,
+    _mm512_cvtepi8_epi32,
+    _mm512_cvtepi32_ps,
     _mm512_storeu_ps,
     _mm512_mul_ps,
-    _mm512_fmadd_ps
+    _mm512_fmadd_ps,
+    _mm512_add_ps,
+    _mm512_max_ps,
+    sum_of_512,
+    max_of_512
 );
 
 /// NEON, part of the aarch64 baseline.
@@ -250,6 +366,11 @@ impl Arith for Neon {
     }
 
     #[inline(always)]
+    fn load_i8(self, x: &[i8]) -> Self::V {
+        self.load(&x.as_chunks::<4>().0[0].map(f32::from))
+    }
+
+    #[inline(always)]
     fn store(self, v: Self::V, to: &mut [f32]) {
         // SAFETY: there is room for four numbers; NEON is part of the baseline.
         unsafe { std::arch::aarch64::vst1q_f32(to[..4].as_mut_ptr(), v) }
@@ -265,6 +386,32 @@ impl Arith for Neon {
     fn mul_add_v(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         // SAFETY: NEON is part of the baseline.
         unsafe { std::arch::aarch64::vfmaq_f32(c, a, b) }
+    }
+
+    #[inline(always)]
+    fn add_v(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: NEON is part of the baseline.
+        unsafe { std::arch::aarch64::vaddq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn max_v(self, a: Self::V, b: Self::V) -> Self::V {
+        use std::arch::aarch64::*;
+        // SAFETY: NEON is part of the baseline.
+        unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
+    }
+
+    #[inline(always)]
+    fn sum_of(self, v: Self::V) -> f32 {
+        let mut lanes = [0.0; 4];
+        self.store(v, &mut lanes);
+        fold_lanes(lanes, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn max_of(self, v: Self::V) -> f32 {
+        // SAFETY: NEON is part of the baseline.
+        unsafe { std::arch::aarch64::vmaxvq_f32(v) }
     }
 
     #[inline(always)]
@@ -341,8 +488,8 @@ pub(crate) fn add_lanes(lanes: [f32; LANES]) -> f32 {
 }
 
 #[inline(always)]
-fn fold_lanes(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = LANES / 2;
+fn fold_lanes<const N: usize>(mut lanes: [f32; N], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = N / 2;
     while half > 0 {
         for l in 0..half {
             lanes[l] = f(lanes[l], lanes[l + half]);

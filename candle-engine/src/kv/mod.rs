@@ -24,14 +24,17 @@ pub enum KvType {
     F32,
     /// 2 bytes a number: what speed and memory want.
     F16,
+    /// 1 byte a number, and a scale of 4 bytes for each head and position: what long contexts want.
+    I8,
 }
 
 impl KvType {
-    /// Bytes of one number.
-    pub const fn bytes(self) -> usize {
+    /// Bytes of a head's keys, or values, of one position.
+    pub const fn bytes(self, head_dim: usize) -> usize {
         match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
+            Self::F32 => 4 * head_dim,
+            Self::F16 => 2 * head_dim,
+            Self::I8 => head_dim + size_of::<f32>(),
         }
     }
 }
@@ -43,7 +46,8 @@ impl std::str::FromStr for KvType {
         match s {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
-            _ => Err(crate::Error::Input(format!("KV type `{s}`: expected f32 or f16"))),
+            "int8" => Ok(Self::I8),
+            _ => Err(crate::Error::Input(format!("KV type `{s}`: expected f32, f16 or int8"))),
         }
     }
 }
@@ -64,7 +68,7 @@ pub struct KvLayout {
 impl KvLayout {
     /// Bytes that one position takes in all layers.
     pub fn bytes_per_position(&self) -> usize {
-        self.layers * 2 * self.kv_heads * self.head_dim * self.kind.bytes()
+        self.layers * 2 * self.kv_heads * self.kind.bytes(self.head_dim)
     }
 
     fn plane(&self) -> usize {
@@ -79,6 +83,9 @@ pub enum Block {
     F32(Vec<f32>),
     /// Numbers of [`KvType::F16`].
     F16(Vec<f16>),
+    /// Numbers of [`KvType::I8`], and what each head's numbers of a position are to be multiplied by: per layer
+    /// those of keys `[g, BLOCK]`, then those of values `[g, BLOCK]`.
+    I8(Vec<i8>, Vec<f32>),
 }
 
 /// The cache of one sequence.
@@ -173,6 +180,7 @@ impl KvCache {
                     Arc::new(match layout.kind {
                         KvType::F32 => Block::F32(vec![0.0; numbers]),
                         KvType::F16 => Block::F16(vec![f16::ZERO; numbers]),
+                        KvType::I8 => Block::I8(vec![0; numbers], vec![0.0; numbers / layout.head_dim]),
                     })
                 }));
                 for block in &mut blocks[len / BLOCK..] {
@@ -227,6 +235,13 @@ impl KvCache {
     /// Where `layer`'s keys and values lie in a block.
     pub fn ranges(&self, layer: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
         let plane = self.layout.plane();
+        let from = layer * 2 * plane;
+        (from..from + plane, from + plane..from + 2 * plane)
+    }
+
+    /// Where the scales of `layer`'s keys and values lie in a block of [`KvType::I8`].
+    pub fn scale_ranges(&self, layer: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let plane = self.layout.kv_heads * BLOCK;
         let from = layer * 2 * plane;
         (from..from + plane, from + plane..from + 2 * plane)
     }

@@ -1,5 +1,7 @@
 //! Attention over the KV cache, which it also fills.
 
+use std::ops::Range;
+
 use candle_core::{DType, Tensor, D};
 
 use super::{tensor, with_slice, Exec};
@@ -74,7 +76,7 @@ fn append(layer: usize, k: &[f32], v: &[f32], batch: &mut Batch) -> Result<()> {
     let mut row = 0;
     for sequence in batch.sequences() {
         let (start, end) = (sequence.start, sequence.start + sequence.len);
-        let (keys, values) = sequence.kv.ranges(layer);
+        let (keys, values) = places(sequence.kv, layer);
         let (g, d) = (sequence.kv.layout().kv_heads, sequence.kv.layout().head_dim);
         for index in start / BLOCK..end.div_ceil(BLOCK) {
             let block = sequence.kv.block_mut(index).ok_or_else(other_cache)?;
@@ -82,29 +84,42 @@ fn append(layer: usize, k: &[f32], v: &[f32], batch: &mut Batch) -> Result<()> {
             let rows = end.min((index + 1) * BLOCK) - from;
             let numbers = row * g * d..(row + rows) * g * d;
             let at = from % BLOCK;
-            kernel::append_keys(g, d, &k[numbers.clone()], at, slice_mut(block, keys.clone()));
-            kernel::append_values(g, d, &v[numbers], at, slice_mut(block, values.clone()));
+            kernel::append_keys(g, d, &k[numbers.clone()], at, slice_mut(block, &keys));
+            kernel::append_values(g, d, &v[numbers], at, slice_mut(block, &values));
             row += rows;
         }
     }
     Ok(())
 }
 
-fn slice_mut(block: &mut Block, range: std::ops::Range<usize>) -> KvSliceMut<'_> {
+/// Where keys or values lie in a block, and where their scales.
+type Place = [Range<usize>; 2];
+
+fn places(kv: &KvCache, layer: usize) -> (Place, Place) {
+    let ((keys, values), (key_scales, value_scales)) = (kv.ranges(layer), kv.scale_ranges(layer));
+    ([keys, key_scales], [values, value_scales])
+}
+
+fn slice_mut<'a>(block: &'a mut Block, [numbers, scales]: &Place) -> KvSliceMut<'a> {
     match block {
-        Block::F32(numbers) => KvSliceMut::F32(&mut numbers[range]),
-        Block::F16(numbers) => KvSliceMut::F16(&mut numbers[range]),
+        Block::F32(x) => KvSliceMut::F32(&mut x[numbers.clone()]),
+        Block::F16(x) => KvSliceMut::F16(&mut x[numbers.clone()]),
+        Block::I8(x, s) => KvSliceMut::I8(&mut x[numbers.clone()], &mut s[scales.clone()]),
+    }
+}
+
+fn slice<'a>(block: &'a Block, [numbers, scales]: &Place) -> KvSlice<'a> {
+    match block {
+        Block::F32(x) => KvSlice::F32(&x[numbers.clone()]),
+        Block::F16(x) => KvSlice::F16(&x[numbers.clone()]),
+        Block::I8(x, s) => KvSlice::I8(&x[numbers.clone()], &s[scales.clone()]),
     }
 }
 
 fn view<'a>(sequence: &'a Sequence, layer: usize) -> Result<SequenceKv<'a>> {
     let kv: &KvCache = sequence.kv;
     let blocks = kv.as_blocks().ok_or_else(other_cache)?;
-    let (keys, values) = kv.ranges(layer);
-    let slice = |block: &'a Block, range: &std::ops::Range<usize>| match block {
-        Block::F32(numbers) => KvSlice::F32(&numbers[range.clone()]),
-        Block::F16(numbers) => KvSlice::F16(&numbers[range.clone()]),
-    };
+    let (keys, values) = places(kv, layer);
     Ok(SequenceKv {
         keys: blocks.iter().map(|b| slice(b, &keys)).collect(),
         values: blocks.iter().map(|b| slice(b, &values)).collect(),

@@ -50,6 +50,7 @@ pub fn options(device: &str, kv: Option<KvFormat>) -> Outcome<LoadOptions> {
     let kv = kv.map(|kv| match kv {
         KvFormat::F32 => KvType::F32,
         KvFormat::F16 => KvType::F16,
+        KvFormat::Int8 => KvType::I8,
     });
     Ok(LoadOptions { device: self::device(device)?, kv, ..LoadOptions::default() })
 }

@@ -1,4 +1,4 @@
-//! Keys and values in blocks: the two number formats, and how new rows get in.
+//! Keys and values in blocks: the number formats, and how new rows get in.
 //!
 //! Within a block and head, keys are stored `[d, BLOCK]` and values `[BLOCK, d]`: both products of attention
 //! then run along contiguous numbers and no register is ever summed across.
@@ -16,6 +16,8 @@ pub enum KvSlice<'a> {
     F32(&'a [f32]),
     /// 2 bytes a number.
     F16(&'a [f16]),
+    /// 1 byte a number, and what a head's numbers of each position are to be multiplied by: `[g, BLOCK]`.
+    I8(&'a [i8], &'a [f32]),
 }
 
 /// Keys or values of one block, to be written.
@@ -25,6 +27,8 @@ pub enum KvSliceMut<'a> {
     F32(&'a mut [f32]),
     /// 2 bytes a number, rounded to nearest even.
     F16(&'a mut [f16]),
+    /// 1 byte a number, and `[g, BLOCK]` scales: 127 is a head's largest number of a position.
+    I8(&'a mut [i8], &'a mut [f32]),
 }
 
 /// Writes new keys into a block, from the position `at` within it.
@@ -63,6 +67,30 @@ fn append_keys_on(isa: Isa, g: usize, d: usize, keys: &[f32], at: usize, block: 
                 }
             }
             per_isa!(isa, scatter, (keys: &[f32], at: usize, block: &mut [f16]));
+        }
+        KvSliceMut::I8(block, scales) => {
+            assert_eq!((block.len(), scales.len()), (g * d * BLOCK, g * BLOCK), "append_keys: block");
+            #[inline(always)]
+            fn quantize(
+                _: impl Arith,
+                d: usize,
+                keys: &[f32],
+                at: usize,
+                block: &mut [i8],
+                scales: &mut [f32],
+            ) {
+                let g = scales.len() / BLOCK;
+                for (i, key) in keys.chunks_exact(d).enumerate() {
+                    let (j, head) = (at + i / g, i % g);
+                    let (scale, inverse) = scale(key);
+                    scales[head * BLOCK + j] = scale;
+                    let columns = block[head * d * BLOCK..].chunks_exact_mut(BLOCK);
+                    for (number, column) in key.iter().zip(columns) {
+                        column[j] = round(number * inverse);
+                    }
+                }
+            }
+            per_isa!(isa, quantize, (d: usize, keys: &[f32], at: usize, block: &mut [i8], scales: &mut [f32]));
         }
     }
 }
@@ -105,7 +133,38 @@ fn append_values_on(isa: Isa, g: usize, d: usize, values: &[f32], at: usize, blo
                 per_isa!(isa, narrow, (value: &[f32], to: &mut [f16]));
             }
         }
+        KvSliceMut::I8(block, scales) => {
+            assert_eq!((block.len(), scales.len()), (g * d * BLOCK, g * BLOCK), "append_values: block");
+            #[inline(always)]
+            fn quantize(_: impl Arith, value: &[f32], to: &mut [i8], to_scale: &mut f32) {
+                let (scale, inverse) = scale(value);
+                *to_scale = scale;
+                for (number, to) in value.iter().zip(to) {
+                    *to = round(number * inverse);
+                }
+            }
+            for (to, value) in places {
+                let (to, scale) = (&mut block[to..to + d], &mut scales[to / d]);
+                per_isa!(isa, quantize, (value: &[f32], to: &mut [i8], scale: &mut f32));
+            }
+        }
     }
+}
+
+/// What the numbers are to be multiplied by once they are integers, and before.
+#[inline(always)]
+fn scale(x: &[f32]) -> (f32, f32) {
+    // Magnitudes are in the order of their bits, and NaN is above them all: it makes the scale NaN.
+    let largest = x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
+    let largest = f32::from_bits(largest);
+    (largest / 127.0, if largest == 0.0 { 0.0 } else { 127.0 / largest })
+}
+
+/// The nearest integer, of halves the even one, for a magnitude of at most 127.
+#[inline(always)]
+fn round(x: f32) -> i8 {
+    // The integer then stands in the low bits: 1.5 · 2²³.
+    (x + 12_582_912.0).to_bits() as i8
 }
 
 /// Number of rows; asserts that they are whole and fit behind `at`.

@@ -2,13 +2,20 @@
 //!
 //! One task takes a tile of queries of one KV head through the blocks that they see, in the order of absolute
 //! positions, with the online softmax of Milakov and Gimelshein (2018); no `[t, s]` matrix exists. A block's
-//! keys and values are read, and widened, once for all queries of the tile and all query heads of the group.
+//! keys and values are read, and widened, once for all queries of the tile and all query heads of the group,
+//! while those of the next are fetched.
+//!
+//! Every [`SPAN`] blocks a row's sums begin anew and are added to those before: so the spans of a step, which has
+//! few rows, can be tasks of their own.
 //!
 //! The operations of one row (a query and head) and their order follow from its position alone: a row has
 //! the same bits whether it is computed in a whole prompt, a chunk or a step, in any batch, on any number of
 //! threads. What a row does not see, it does not touch, be it NaN.
 
 mod cache;
+mod number;
+mod products;
+mod softmax;
 mod tile;
 
 #[cfg(test)]
@@ -16,9 +23,13 @@ mod tests;
 
 pub use self::cache::{append_keys, append_values, KvSlice, KvSliceMut};
 
+use std::ops::Range;
+use std::sync::OnceLock;
+
 use super::threads::{parallel, Disjoint};
 use super::{per_isa, Isa};
 use crate::kv::BLOCK;
+use softmax::Softmax;
 use tile::Tile;
 
 /// Heads of the queries, and of the keys and values that groups of them share.
@@ -64,6 +75,9 @@ pub struct SequenceKv<'a> {
 /// the tile's queries, sums and scores to stay in a level-2 cache.
 const TILE_ROWS: usize = 64;
 
+/// Blocks of one span: some ten microseconds of one core where a step reads them.
+const SPAN: usize = 32;
+
 /// Multiplications below which no region is opened: some 10 µs of one core.
 const PARALLEL_WORK: usize = 1 << 18;
 
@@ -108,21 +122,63 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
         work += sequence.len * (sequence.start + sequence.len) * heads * head_dim;
     }
 
-    let out = Disjoint::new(out);
-    let task = |i: usize| {
-        let (tile, head) = (&tiles[i / kv_heads], i % kv_heads);
-        let rows = tile.row..tile.row + tile.queries;
-        let mut out: Vec<_> = rows
-            // SAFETY: a query's heads of one group belong to one tile and KV head, which is one task.
-            .map(|row| unsafe { out.range((row * kv_heads + head) * group * head_dim, group * head_dim) })
-            .collect();
-        let out = &mut out[..];
-        per_isa!(isa, tile::run, (tile: &Tile, head: usize, q: &[f32], out: &mut [&mut [f32]]));
-    };
-    let tasks = tiles.len() * kv_heads;
-    if work < PARALLEL_WORK {
-        (0..tasks).for_each(task);
-    } else {
-        parallel(tasks, task);
+    let mut tasks = Vec::new();
+    for tile in &tiles {
+        for head in 0..kv_heads {
+            let spans = tile.spans();
+            if tile.queries * group < TILE_ROWS / 2 {
+                tasks.extend(spans.map(|span| Task { tile, head, spans: span..span + 1 }));
+            } else {
+                tasks.push(Task { tile, head, spans });
+            }
+        }
     }
+    let done: Vec<OnceLock<Softmax>> = tasks.iter().map(|_| OnceLock::new()).collect();
+    let out = Disjoint::new(out);
+    let state = |tile: &Tile| Softmax::new(tile.queries * group, head_dim.next_multiple_of(BLOCK));
+    let write = |tile: &Tile, head: usize, state: &Softmax| {
+        for query in 0..tile.queries {
+            for i in 0..group {
+                let row = (tile.row + query) * heads + head * group + i;
+                // SAFETY: a row belongs to one tile and KV head, which one caller writes, once.
+                let out = unsafe { out.range(row * head_dim, head_dim) };
+                state.write(query * group + i, out);
+            }
+        }
+    };
+    let task = |i: usize| {
+        let Task { tile, head, ref spans } = tasks[i];
+        let (mut sums, whole) = (state(tile), *spans == tile.spans());
+        let (span, state) = (spans.clone(), &mut sums);
+        per_isa!(isa, tile::run, (tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax));
+        if whole {
+            write(tile, head, &sums);
+        } else {
+            // Each task is run once.
+            let _ = done[i].set(sums);
+        }
+    };
+    if work < PARALLEL_WORK {
+        (0..tasks.len()).for_each(task);
+    } else {
+        parallel(tasks.len(), task);
+    }
+
+    let mut done = done.into_iter().map(OnceLock::into_inner);
+    for spans in tasks.chunk_by(|a, b| std::ptr::eq(a.tile, b.tile) && a.head == b.head) {
+        let parts: Vec<Softmax> = done.by_ref().take(spans.len()).flatten().collect();
+        let Task { tile, head, .. } = spans[0];
+        if !parts.is_empty() {
+            let (parts, sums) = (&parts[..], &mut state(tile));
+            per_isa!(isa, tile::merge, (parts: &[Softmax], sums: &mut Softmax));
+            write(tile, head, sums);
+        }
+    }
+}
+
+/// Some spans of a tile and KV head.
+struct Task<'a> {
+    tile: &'a Tile<'a>,
+    head: usize,
+    spans: Range<usize>,
 }

@@ -2,18 +2,13 @@
 
 use std::ops::Range;
 
-use half::f16;
-
-use super::{AttentionSpec, Heads, KvSlice, SequenceKv};
-use crate::kernels::lanes::{add_lanes, Arith, LANES};
-use crate::kernels::math::{exp, tanh};
+use super::number::{Number, Plane};
+use super::products::{add_values, score, weigh};
+use super::softmax::Softmax;
+use super::{AttentionSpec, Heads, KvSlice, SequenceKv, SPAN};
+use crate::kernels::lanes::Arith;
+use crate::kernels::math::tanh;
 use crate::kv::BLOCK;
-
-/// Rows that share a pass over a block: their partial results fill AVX2's registers.
-const ROWS: usize = 4;
-
-/// Rows from which a block of f16 is widened once for all, rather than in each pass.
-const WIDEN_ROWS: usize = 2 * ROWS;
 
 /// Queries `first..first + queries` of a sequence, whose rows begin at `row` of `q`.
 pub(super) struct Tile<'a> {
@@ -33,121 +28,151 @@ impl Tile<'_> {
         let start = self.spec.window.map_or(0, |window| (position + 1).saturating_sub(window));
         start..end
     }
-}
 
-/// A number of the cache.
-trait Number: Copy {
-    const ZERO: Self;
-    fn load<A: Arith>(arith: A, x: &[Self]) -> A::V;
-}
-
-impl Number for f32 {
-    const ZERO: Self = 0.0;
-
+    /// The blocks that its queries see.
     #[inline(always)]
-    fn load<A: Arith>(arith: A, x: &[Self]) -> A::V {
-        arith.load(x)
+    pub fn blocks(&self) -> Range<usize> {
+        self.sees(0).start / BLOCK..self.sees(self.queries - 1).end.div_ceil(BLOCK)
+    }
+
+    /// The spans of those blocks.
+    pub fn spans(&self) -> Range<usize> {
+        let Range { start, end } = self.blocks();
+        start / SPAN..end.div_ceil(SPAN)
     }
 }
 
-impl Number for f16 {
-    const ZERO: Self = Self::ZERO;
-
-    #[inline(always)]
-    fn load<A: Arith>(arith: A, x: &[Self]) -> A::V {
-        arith.load_f16(x)
-    }
-}
-
-/// The state of a tile's rows, `[queries, group]` of them.
-struct Rows {
+/// A tile at work, for one KV head.
+struct Work<'a> {
+    tile: &'a Tile<'a>,
+    /// The KV head.
+    head: usize,
+    /// Query heads that share it.
+    group: usize,
     d: usize,
-    /// Columns of `sums`: `d`, rounded up to whole panels.
+    /// Columns of the sums: `d`, rounded up to whole blocks.
     width: usize,
-    /// `[rows, d]`, scaled.
+    /// Queries `[queries, group, d]`, scaled.
     q: Vec<f32>,
-    /// Weighted sums of values so far, `[rows, width]`.
-    sums: Vec<f32>,
-    /// Largest score so far.
-    max: Vec<f32>,
-    /// Sum of the weights so far.
-    total: Vec<f32>,
-    /// What the last block multiplied sums and total by.
-    rescale: Vec<f32>,
+    /// The rows' state within the current span.
+    state: Softmax,
     /// Scores in the current block, then weights.
     scores: Vec<[f32; BLOCK]>,
+    /// A block's keys and values as floats, if that is worth it.
+    wide: Vec<f32>,
 }
 
-/// Computes a tile for one KV head; `out[query]` takes the group's rows of a query.
+/// Adds what a tile and KV head sees in some spans to `state`, whose rows are `[queries, group]`.
 #[inline(always)]
-pub(super) fn run(arith: impl Arith, tile: &Tile, head: usize, q: &[f32], out: &mut [&mut [f32]]) {
+pub(super) fn run<A: Arith>(
+    arith: A,
+    tile: &Tile,
+    head: usize,
+    spans: Range<usize>,
+    q: &[f32],
+    state: &mut Softmax,
+) {
     let Heads { heads, kv_heads, head_dim: d } = tile.spec.heads;
     let group = heads / kv_heads;
     let count = tile.queries * group;
     let width = d.next_multiple_of(BLOCK);
-    let mut rows = Rows {
-        d,
-        width,
-        q: Vec::with_capacity(count * d),
-        sums: vec![0.0; count * width],
-        max: vec![f32::NEG_INFINITY; count],
-        total: vec![0.0; count],
-        rescale: vec![0.0; count],
-        scores: vec![[0.0; BLOCK]; count],
-    };
+    let mut scaled = Vec::with_capacity(count * d);
     for query in 0..tile.queries {
         let from = ((tile.row + query) * heads + head * group) * d;
-        rows.q.extend(q[from..from + group * d].iter().map(|q| q * tile.spec.scale));
+        scaled.extend(q[from..from + group * d].iter().map(|q| q * tile.spec.scale));
     }
+    let mut work = Work {
+        tile,
+        head,
+        group,
+        d,
+        width,
+        q: scaled,
+        state: Softmax::new(count, width),
+        scores: vec![[0.0; BLOCK]; count],
+        wide: Vec::new(),
+    };
+    let seen = tile.blocks();
+    for span in spans {
+        for block in (span * SPAN).max(seen.start)..((span + 1) * SPAN).min(seen.end) {
+            // What comes after the last is none of this tile's.
+            work.block(arith, block, if block + 1 < seen.end { block + 1 } else { block });
+        }
+        state.merge(arith, &work.state);
+        work.state.reset();
+    }
+}
 
-    let mut wide = Vec::new();
-    let plane = BLOCK * d;
-    let blocks = tile.sees(0).start / BLOCK..tile.sees(tile.queries - 1).end.div_ceil(BLOCK);
-    for block in blocks {
-        let range = head * plane..(head + 1) * plane;
-        match (tile.sequence.keys[block], tile.sequence.values[block]) {
-            (KvSlice::F32(keys), KvSlice::F32(values)) => {
-                rows.block(arith, tile, block, &keys[range.clone()], &values[range]);
+/// Adds the spans of a tile and KV head to each other, in their order.
+#[inline(always)]
+pub(super) fn merge<A: Arith>(arith: A, spans: &[Softmax], state: &mut Softmax) {
+    for span in spans {
+        state.merge(arith, span);
+    }
+}
+
+/// How many rows share a pass over a block: their sums fill the level's registers.
+const fn rows<A: Arith>() -> usize {
+    if A::N == 16 {
+        8
+    } else {
+        4
+    }
+}
+
+impl Work<'_> {
+    /// Takes in one block and fetches the `next`.
+    #[inline(always)]
+    fn block<A: Arith>(&mut self, arith: A, block: usize, next: usize) {
+        let (keys, values) = (&self.tile.sequence.keys, &self.tile.sequence.values);
+        match [keys[block], values[block], keys[next], values[next]] {
+            [KvSlice::F32(k), KvSlice::F32(v), KvSlice::F32(next_k), KvSlice::F32(next_v)] => {
+                self.planes(arith, block, self.plane(k, None, next_k), self.plane(v, None, next_v));
             }
-            (KvSlice::F16(keys), KvSlice::F16(values)) => {
-                let (keys, values) = (&keys[range.clone()], &values[range]);
-                if count < WIDEN_ROWS {
-                    rows.block(arith, tile, block, keys, values);
-                } else {
-                    wide.resize(2 * plane, 0.0);
-                    let (wide_keys, wide_values) = wide.split_at_mut(plane);
-                    widen(arith, keys, wide_keys);
-                    widen(arith, values, wide_values);
-                    rows.block(arith, tile, block, wide_keys, wide_values);
-                }
+            [KvSlice::F16(k), KvSlice::F16(v), KvSlice::F16(next_k), KvSlice::F16(next_v)] => {
+                self.narrow(arith, block, self.plane(k, None, next_k), self.plane(v, None, next_v));
+            }
+            [KvSlice::I8(k, k_scales), KvSlice::I8(v, v_scales), KvSlice::I8(next_k, _), KvSlice::I8(next_v, _)] =>
+            {
+                let keys = self.plane(k, Some(k_scales), next_k);
+                self.narrow(arith, block, keys, self.plane(v, Some(v_scales), next_v));
             }
             _ => panic!("attention: keys and values of two formats"),
         }
     }
 
-    for (query, out) in out.iter_mut().enumerate() {
-        for (out, row) in out.chunks_exact_mut(d).zip(query * group..) {
-            let total = rows.total[row];
-            for (out, sum) in out.iter_mut().zip(&rows.sums[row * width..]) {
-                *out = sum / total;
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn widen(arith: impl Arith, x: &[f16], out: &mut [f32]) {
-    // A plane is a multiple of BLOCK numbers.
-    for (x, out) in x.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<BLOCK>().0) {
-        *out = arith.widen(x);
-    }
-}
-
-impl Rows {
-    /// Takes in one block: keys `[d, BLOCK]`, values `[BLOCK, d]`.
+    /// This head's part of a block's keys or values.
     #[inline(always)]
-    fn block<N: Number>(&mut self, arith: impl Arith, tile: &Tile, block: usize, keys: &[N], values: &[N]) {
-        let group = self.max.len() / tile.queries;
+    fn plane<'b, N: Number>(&self, x: &'b [N], scales: Option<&'b [f32]>, next: &'b [N]) -> Plane<'b, N> {
+        let numbers = self.head * BLOCK * self.d..(self.head + 1) * BLOCK * self.d;
+        let scales = scales.map(|scales| &scales.as_chunks().0[self.head]);
+        Plane { numbers: &x[numbers.clone()], scales, ahead: &next[numbers] }
+    }
+
+    /// Takes in a block of narrow numbers: many rows have them widened once for all, rather than in each pass.
+    #[inline(always)]
+    fn narrow<N: Number, A: Arith>(&mut self, arith: A, block: usize, keys: Plane<N>, values: Plane<N>) {
+        if self.scores.len() < 2 * rows::<A>() {
+            return self.planes(arith, block, keys, values);
+        }
+        let plane = BLOCK * self.d;
+        let mut wide = std::mem::take(&mut self.wide);
+        wide.resize(2 * plane, 0.0);
+        let (wide_keys, wide_values) = wide.split_at_mut(plane);
+        keys.widen(arith, wide_keys);
+        values.widen(arith, wide_values);
+        self.planes(
+            arith,
+            block,
+            Plane::near(wide_keys, keys.scales),
+            Plane::near(wide_values, values.scales),
+        );
+        self.wide = wide;
+    }
+
+    #[inline(always)]
+    fn planes<N: Number, A: Arith>(&mut self, arith: A, block: usize, keys: Plane<N>, values: Plane<N>) {
+        let tile = self.tile;
         let seen = |query: usize| {
             let Range { start, end } = tile.sees(query);
             let within = |position: usize| position.saturating_sub(block * BLOCK).min(BLOCK);
@@ -156,173 +181,47 @@ impl Rows {
         // Queries that see the same part of the block go through it together.
         let mut query = 0;
         while query < tile.queries {
-            let first = query;
-            let part = seen(first);
+            let (first, part) = (query, seen(query));
             while query < tile.queries && seen(query) == part {
                 query += 1;
             }
-            if part.is_empty() {
-                continue;
-            }
-            let mut row = first * group;
-            let end = query * group;
-            while row < end {
+            let (mut row, end) = (first * self.group, query * self.group);
+            while row < end && !part.is_empty() {
+                let part = part.clone();
                 row += match end - row {
-                    1 => self.pass::<1, 4, N>(arith, tile, row, part.clone(), keys, values),
-                    2 => self.pass::<2, 2, N>(arith, tile, row, part.clone(), keys, values),
-                    3 => self.pass::<3, 2, N>(arith, tile, row, part.clone(), keys, values),
-                    _ => self.pass::<ROWS, 2, N>(arith, tile, row, part.clone(), keys, values),
+                    8.. if A::N == 16 => self.pass::<8, 2, N, A>(arith, row, part, &keys, &values),
+                    4.. => self.pass::<4, 2, N, A>(arith, row, part, &keys, &values),
+                    3 => self.pass::<3, 2, N, A>(arith, row, part, &keys, &values),
+                    2 => self.pass::<2, 2, N, A>(arith, row, part, &keys, &values),
+                    _ => self.pass::<1, 2, N, A>(arith, row, part, &keys, &values),
                 };
             }
         }
     }
 
-    /// Takes `R` rows from `row` on through the part of a block that they see; `P` registers of columns at
-    /// a time.
+    /// Takes `R` rows from `row` on through the part of a block that they see; `P` registers of columns at a time.
     #[inline(always)]
-    fn pass<const R: usize, const P: usize, N: Number>(
+    fn pass<const R: usize, const P: usize, N: Number, A: Arith>(
         &mut self,
-        arith: impl Arith,
-        tile: &Tile,
+        arith: A,
         row: usize,
         part: Range<usize>,
-        keys: &[N],
-        values: &[N],
+        keys: &Plane<N>,
+        values: &Plane<N>,
     ) -> usize {
         let q: [&[f32]; R] = std::array::from_fn(|r| &self.q[(row + r) * self.d..][..self.d]);
         let scores: &mut [[f32; BLOCK]; R] = (&mut self.scores[row..row + R]).try_into().expect("R rows");
-        score::<R, P, N, _>(arith, q, keys, scores);
-        for (r, scores) in scores.iter_mut().enumerate() {
-            if let Some(cap) = tile.spec.softcap {
-                for score in &mut *scores {
-                    *score = cap * tanh(arith, *score / cap);
-                }
+        score::<R, P, N, A>(arith, q, keys, scores);
+        if let Some(cap) = self.tile.spec.softcap {
+            for score in scores.as_flattened_mut() {
+                *score = cap * tanh(arith, *score / cap);
             }
-            self.rescale[row + r] =
-                weigh(arith, scores, part.clone(), &mut self.max[row + r], &mut self.total[row + r]);
         }
-        let rescale: &[f32; R] = self.rescale[row..row + R].try_into().expect("R rows");
-        let sums = &mut self.sums[row * self.width..(row + R) * self.width];
-        add_values::<R, P, N, _>(arith, scores, part, rescale, values, self.d, sums);
+        let max = (&mut self.state.max[row..row + R]).try_into().expect("R rows");
+        let total = (&mut self.state.total[row..row + R]).try_into().expect("R rows");
+        let rescale = weigh(arith, scores, part.clone(), max, total);
+        let sums = &mut self.state.sums[row * self.width..(row + R) * self.width];
+        add_values::<R, P, N, A>(arith, scores, part, &rescale, values, self.d, sums);
         R
-    }
-}
-
-/// `P` registers of a panel. A level whose registers are too wide for so many columns reads some twice.
-#[inline(always)]
-fn load_panel<const P: usize, N: Number, A: Arith>(arith: A, x: &[N]) -> [A::V; P] {
-    // No closure: outside of this function it would be compiled without the level's features.
-    let mut panel = [arith.splat(0.0); P];
-    for (p, v) in panel.iter_mut().enumerate() {
-        *v = N::load(arith, &x[p * A::N % x.len()..]);
-    }
-    panel
-}
-
-/// Scores of `R` rows: q `[R, d]` · keys `[d, BLOCK]`, each one sum over d in order.
-#[inline(always)]
-fn score<const R: usize, const P: usize, N: Number, A: Arith>(
-    arith: A,
-    q: [&[f32]; R],
-    keys: &[N],
-    scores: &mut [[f32; BLOCK]; R],
-) {
-    let (keys, _) = keys.as_chunks::<BLOCK>();
-    let q = q.map(|q| &q[..keys.len()]);
-    let step = (P * A::N).min(BLOCK);
-    for panel in (0..BLOCK).step_by(step) {
-        let mut sums = [[arith.splat(0.0); P]; R];
-        for (i, keys) in keys.iter().enumerate() {
-            let keys = load_panel::<P, N, A>(arith, &keys[panel..panel + step]);
-            for r in 0..R {
-                let q = arith.splat(q[r][i]);
-                for p in 0..P {
-                    sums[r][p] = arith.mul_add_v(q, keys[p], sums[r][p]);
-                }
-            }
-        }
-        for r in 0..R {
-            for p in 0..P {
-                arith.store(sums[r][p], &mut scores[r][panel + p * A::N % step..]);
-            }
-        }
-    }
-}
-
-/// Turns a row's scores into weights relative to the largest score so far, and brings its total up to date.
-/// Returns the factor that brings earlier sums to the same scale.
-#[inline(always)]
-fn weigh(
-    arith: impl Arith,
-    scores: &mut [f32; BLOCK],
-    part: Range<usize>,
-    max: &mut f32,
-    total: &mut f32,
-) -> f32 {
-    if part.len() < BLOCK {
-        for (j, score) in scores.iter_mut().enumerate() {
-            *score = if part.contains(&j) { *score } else { f32::NEG_INFINITY };
-        }
-    }
-    let largest = crate::kernels::lanes::max(scores);
-    let largest = if largest > *max { largest } else { *max };
-    let rescale = exp(arith, *max - largest);
-    for score in &mut *scores {
-        *score = exp(arith, *score - largest);
-    }
-    let mut lanes = [0.0; LANES];
-    for l in 0..LANES {
-        lanes[l] = scores[l] + scores[l + LANES];
-    }
-    *total = arith.mul_add(*total, rescale, add_lanes(lanes));
-    *max = largest;
-    rescale
-}
-
-/// sums = sums · rescale + weights `[R, part]` · values `[part, d]`, in the order of positions.
-#[inline(always)]
-fn add_values<const R: usize, const P: usize, N: Number, A: Arith>(
-    arith: A,
-    weights: &[[f32; BLOCK]; R],
-    part: Range<usize>,
-    rescale: &[f32; R],
-    values: &[N],
-    d: usize,
-    sums: &mut [f32],
-) {
-    assert!(part.end <= BLOCK && values.len() == BLOCK * d);
-    let (width, step) = (sums.len() / R, (P * A::N).min(BLOCK));
-    let mut rest = [N::ZERO; BLOCK];
-    for panel in (0..d).step_by(step) {
-        let mut acc = [[arith.splat(0.0); P]; R];
-        for r in 0..R {
-            let (sums, rescale) = (&sums[r * width + panel..][..step], arith.splat(rescale[r]));
-            for p in 0..P {
-                acc[r][p] = arith.mul_v(arith.load(&sums[p * A::N % step..]), rescale);
-            }
-        }
-        for j in part.clone() {
-            let columns = &values[j * d + panel..];
-            let columns = match columns.get(..step) {
-                Some(columns) if panel + step <= d => columns,
-                _ => {
-                    rest[..d - panel].copy_from_slice(&columns[..d - panel]);
-                    &rest[..step]
-                }
-            };
-            let columns = load_panel::<P, N, A>(arith, columns);
-            for r in 0..R {
-                let weight = arith.splat(weights[r][j]);
-                for p in 0..P {
-                    acc[r][p] = arith.mul_add_v(weight, columns[p], acc[r][p]);
-                }
-            }
-        }
-        for r in 0..R {
-            let sums = &mut sums[r * width + panel..][..step];
-            for p in 0..P {
-                arith.store(acc[r][p], &mut sums[p * A::N % step..]);
-            }
-        }
     }
 }
