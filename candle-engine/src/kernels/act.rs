@@ -115,7 +115,8 @@ pub fn act_mul(act: Act, gate: &mut [f32], up: &[f32]) {
     act_mul_on(Isa::best(), act, gate, up);
 }
 
-fn act_mul_on(isa: Isa, act: Act, gate: &mut [f32], up: &[f32]) {
+/// [`act_mul`] on a level.
+pub(super) fn act_mul_on(isa: Isa, act: Act, gate: &mut [f32], up: &[f32]) {
     #[inline(always)]
     fn kernel(_: impl Arith, act: Act, gate: &mut [f32], up: &[f32]) {
         act.gate(gate, up);

@@ -128,7 +128,7 @@ impl Arith for Plain {
 
 /// f16 to f32 without a branch: as bits shifted into place the number is too small by 2^112, exactly.
 #[inline(always)]
-fn widen(x: f16) -> f32 {
+pub(crate) fn widen(x: f16) -> f32 {
     let bits = u32::from(x.to_bits());
     let magnitude = (bits & 0x7fff) << 13;
     let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();

@@ -1,4 +1,4 @@
-//! `avx2,fma,f16c`: eight rows at once for a few tokens, panels of sixteen rows for many.
+//! `avx2,fma,f16c`: eight rows at once.
 //!
 //! Hot loops are plain loops: a closure here has these features too, and so cannot be inlined into the
 //! adaptor or `map` that calls it, which has not.
@@ -6,28 +6,14 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::activations::{self, Activations, Row, SUMMED};
 use super::formats::{Block, GROUP};
+use crate::kernels::panel::{pairs, transpose, Panel, Tile, QUAD};
 use crate::weights::Format;
 
-/// Tokens from which a panel pays: a full register tile of them.
-const PANEL_TOKENS: usize = TOKENS;
 /// Bytes that a prefetch brings.
 const CACHE_LINE: usize = 64;
 /// Rows of a register.
 const LANES: usize = 8;
-/// Rows of a panel: two registers.
-const ROWS: usize = 2 * LANES;
-/// Tokens of a register tile: with two registers of rows, eight accumulators.
-const TOKENS: usize = 4;
-/// Numbers of a row that lie together in a panel: what one 32-bit lane multiplies and adds.
-const QUAD: usize = 4;
-
-/// See [`activations::quantize`].
-#[target_feature(enable = "avx2,fma,f16c")]
-pub fn quantize(x: &[f32], quants: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-    activations::quantize(x, quants, scales, sums);
-}
 
 /// `out(row, t, y)` for runs of the rows `range` of `w` and each token.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -35,56 +21,59 @@ pub fn matmul<B: Block>(
     w: &[u8],
     row_bytes: usize,
     range: Range<usize>,
-    x: &Activations,
-    panel: &mut Panel,
+    x: &[Tile],
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
-    for from in range.clone().step_by(ROWS) {
-        // Past the last row the last is computed again, and thrown away.
-        let mut octets = [[&[][..]; LANES]; ROWS / LANES];
-        for (i, row) in octets.as_flattened_mut().iter_mut().enumerate() {
-            *row = &w[(from + i).min(range.end - 1) * row_bytes..][..row_bytes];
-        }
-        let kept = ROWS.min(range.end - from);
-        if x.len() < PANEL_TOKENS {
-            for (h, octet) in octets.into_iter().enumerate().take(kept.div_ceil(LANES)) {
-                // Rows of a small model are too short for the hardware to see where the next ones begin. They
-                // may be another task's: that will want them at about this time.
-                let next = w.get((from + (h + 1) * LANES) * row_bytes..).unwrap_or_default();
-                for t in 0..x.len() {
-                    let next = if t == 0 { next } else { &[] };
-                    let y = to_array(direct::<B>(octet, x.row(t), next));
-                    out(from + h * LANES, t, &y[..LANES.min(kept - h * LANES)]);
-                }
-            }
-            continue;
-        }
-        for (h, octet) in octets.into_iter().enumerate() {
-            panel.pack::<B>(h, octet);
-        }
-        let mut t = 0;
-        while t < x.len() {
-            let tokens = TOKENS.min(x.len() - t);
-            let mut y = [[[0.0; LANES]; ROWS / LANES]; TOKENS];
-            if tokens == TOKENS {
-                panel.multiply::<B, TOKENS>(x, t, &mut y);
-            } else {
-                for i in 0..tokens {
-                    panel.multiply::<B, 1>(x, t + i, (&mut y[i..][..1]).try_into().expect("one"));
-                }
-            }
-            for (i, y) in y.iter().enumerate().take(tokens) {
-                out(from, t + i, &y.as_flattened()[..kept]);
-            }
-            t += tokens;
+    for from in range.clone().step_by(LANES) {
+        let rows = rows(w, row_bytes, from, range.end);
+        // Rows of a small model are too short for the hardware to see where the next ones begin. They may be
+        // another task's: that will want them at about this time.
+        let next = w.get((from + LANES) * row_bytes..).unwrap_or_default();
+        for (t, x) in x.iter().enumerate() {
+            let next = if t == 0 { next } else { &[] };
+            let y = to_array(direct::<B>(rows, x, next));
+            out(from, t, &y[..LANES.min(range.end - from)]);
         }
     }
+}
+
+/// Packs eight rows into octet `h` of the panel; past the last row the last again. `signed`: quants of 8 bits
+/// keep their sign.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, signed: bool, h: usize, panel: &mut Panel) {
+    let rows = rows(w, row_bytes, from, w.len() / row_bytes);
+    let flip = _mm256_set1_epi8(if B::BITS == 8 && !signed { i8::MIN } else { 0 });
+    let (mut scales, mut mins) = ([_mm256_setzero_ps(); MOST_SCALES], [_mm256_setzero_ps(); MOST_SCALES]);
+    for b in 0..row_bytes / B::BYTES {
+        let blocks = blocks::<B>(rows, b);
+        unpack_scales::<B>(blocks, &mut scales, &mut mins);
+        for i in 0..B::LEN / B::SCALED {
+            panel.set_scales(h, b * (B::LEN / B::SCALED) + i, to_array(scales[i]), to_array(mins[i]));
+        }
+        for g in 0..B::LEN / GROUP {
+            let mut rows = [_mm256_setzero_si256(); LANES];
+            for r in 0..LANES {
+                rows[r] = _mm256_xor_si256(quants::<B>(blocks[r], g), flip);
+            }
+            let columns = transpose(rows);
+            let mut quads = [[0; 32]; 8];
+            for j in 0..8 {
+                quads[j] = to_bytes(columns[j]);
+            }
+            panel.set_quants(h, b * (B::LEN / GROUP) + g, &quads);
+        }
+    }
+}
+
+#[inline(always)]
+fn rows(w: &[u8], row_bytes: usize, from: usize, end: usize) -> [&[u8]; LANES] {
+    std::array::from_fn(|r| &w[(from + r).min(end - 1) * row_bytes..][..row_bytes])
 }
 
 /// Eight rows by one token; `next` are the weights to come.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn direct<B: Block>(w: [&[u8]; LANES], x: Row, next: &[u8]) -> __m256 {
+fn direct<B: Block>(w: [&[u8]; LANES], x: &Tile, next: &[u8]) -> __m256 {
     let mut y = _mm256_setzero_ps();
     let (mut scales, mut mins) = ([_mm256_setzero_ps(); MOST_SCALES], [_mm256_setzero_ps(); MOST_SCALES]);
     for b in 0..w[0].len() / B::BYTES {
@@ -97,20 +86,17 @@ fn direct<B: Block>(w: [&[u8]; LANES], x: Row, next: &[u8]) -> __m256 {
         unpack_scales::<B>(blocks, &mut scales, &mut mins);
         for g in 0..B::LEN / GROUP {
             let at = b * (B::LEN / GROUP) + g;
-            let a = load_i8(&x.quants[at * GROUP..]);
+            let a = load_quads(&x.quads[at * (GROUP / QUAD)..]);
             let mut dots = [_mm256_setzero_si256(); LANES];
             for r in 0..LANES {
                 dots[r] = products::<B>(quants::<B>(blocks[r], g), a);
             }
             let [first, second] = sums(dots);
-            let x_scale = _mm256_set1_ps(x.scales[at]);
-            let sums = &x.sums[at * (GROUP / SUMMED)..][..GROUP / SUMMED];
             if B::SCALED == GROUP {
-                let dot = _mm256_add_epi32(first, second);
-                y = add::<B>(y, dot, sums[0] + sums[1], scales[g], mins[g], x_scale);
+                y = add::<B>(y, _mm256_add_epi32(first, second), x, at, scales[g], mins[g]);
             } else {
-                y = add::<B>(y, first, sums[0], scales[2 * g], mins[2 * g], x_scale);
-                y = add::<B>(y, second, sums[1], scales[2 * g + 1], mins[2 * g + 1], x_scale);
+                y = add::<B>(y, first, x, 2 * at, scales[2 * g], mins[2 * g]);
+                y = add::<B>(y, second, x, 2 * at + 1, scales[2 * g + 1], mins[2 * g + 1]);
             }
         }
     }
@@ -131,14 +117,15 @@ fn blocks<'a, B: Block>(w: [&'a [u8]; LANES], b: usize) -> [&'a [u8]; LANES] {
     blocks
 }
 
-/// A group's part of eight results; the same operations in the same order as the specification.
+/// Period `i`'s part of eight results; the same operations in the same order as the specification.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn add<B: Block>(y: __m256, dot: __m256i, sum: i32, scale: __m256, min: __m256, x_scale: __m256) -> __m256 {
-    let dot = if B::OFFSET == 0 { dot } else { _mm256_sub_epi32(dot, _mm256_set1_epi32(B::OFFSET * sum)) };
-    let y = _mm256_add_ps(y, _mm256_mul_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(scale, x_scale)));
+fn add<B: Block>(y: __m256, dot: __m256i, x: &Tile, i: usize, scale: __m256, min: __m256) -> __m256 {
+    let dot = if B::OFFSET == 0 { dot } else { _mm256_add_epi32(dot, _mm256_set1_epi32(x.starts[i])) };
+    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.scales[i]));
+    let y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, y);
     if B::HAS_MIN {
-        _mm256_add_ps(y, _mm256_mul_ps(_mm256_set1_ps(sum as f32), _mm256_mul_ps(min, x_scale)))
+        _mm256_fmadd_ps(_mm256_set1_ps(x.sums[i]), min, y)
     } else {
         y
     }
@@ -148,21 +135,8 @@ fn add<B: Block>(y: __m256, dot: __m256i, sum: i32, scale: __m256, min: __m256, 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn products<B: Block>(w: __m256i, a: __m256i) -> __m256i {
-    _mm256_madd_epi16(pairs::<B>(w, a), _mm256_set1_epi16(1))
-}
-
-/// Products of 32 quants and activations, added in twos.
-///
-/// No sum saturates: activations lie in −127..=127, so that two products with quants of 8 bits with a sign
-/// make at most 2 · 128 · 127 = 32 512, and those of fewer bits without a sign less.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn pairs<B: Block>(w: __m256i, a: __m256i) -> __m256i {
-    if B::BITS == 8 {
-        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))
-    } else {
-        _mm256_maddubs_epi16(w, a)
-    }
+    let pairs = if B::BITS == 8 { pairs::<8>(w, a) } else { pairs::<6>(w, a) };
+    _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
 }
 
 /// Adds up the lanes of eight vectors: those of their low halves, and those of their high halves.
@@ -339,162 +313,6 @@ fn words(blocks: [&[u8]; LANES], at: usize) -> __m256i {
     _mm256_setr_epi32(a, b, c, d, e, f, g, h)
 }
 
-/// Sixteen rows, unpacked and interleaved so that a register's lanes are rows.
-#[derive(Default)]
-pub struct Panel {
-    /// `[k / QUAD]`
-    quants: Vec<Line>,
-    /// `[k / SCALED][ROWS]`
-    scales: Vec<[[f32; LANES]; ROWS / LANES]>,
-    mins: Vec<[[f32; LANES]; ROWS / LANES]>,
-}
-
-/// Four quants of each row.
-#[derive(Clone, Copy, Default)]
-#[repr(align(64))]
-struct Line([[u8; LANES * QUAD]; ROWS / LANES]);
-
-impl Panel {
-    /// Packs eight rows into half `h`.
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn pack<B: Block>(&mut self, h: usize, w: [&[u8]; LANES]) {
-        let k = w[0].len() / B::BYTES * B::LEN;
-        self.quants.resize(k / QUAD, Line::default());
-        self.scales.resize(k / B::SCALED, Default::default());
-        self.mins.resize(k / B::SCALED, Default::default());
-        let (mut scales, mut mins) = ([_mm256_setzero_ps(); MOST_SCALES], [_mm256_setzero_ps(); MOST_SCALES]);
-        for b in 0..k / B::LEN {
-            let blocks = blocks::<B>(w, b);
-            unpack_scales::<B>(blocks, &mut scales, &mut mins);
-            for i in 0..B::LEN / B::SCALED {
-                self.scales[b * (B::LEN / B::SCALED) + i][h] = to_array(scales[i]);
-                self.mins[b * (B::LEN / B::SCALED) + i][h] = to_array(mins[i]);
-            }
-            for g in 0..B::LEN / GROUP {
-                let mut rows = [_mm256_setzero_si256(); LANES];
-                for r in 0..LANES {
-                    rows[r] = quants::<B>(blocks[r], g);
-                }
-                let quads = transpose(rows);
-                let lines = &mut self.quants[(b * B::LEN + g * GROUP) / QUAD..][..GROUP / QUAD];
-                for j in 0..GROUP / QUAD {
-                    lines[j].0[h] = to_bytes(quads[j]);
-                }
-            }
-        }
-    }
-
-    /// Sixteen rows by `T` tokens from `t` on.
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn multiply<B: Block, const T: usize>(
-        &self,
-        x: &Activations,
-        t: usize,
-        out: &mut [[[f32; LANES]; ROWS / LANES]; T],
-    ) {
-        let mut rows = [x.row(t); T];
-        for (i, row) in rows.iter_mut().enumerate() {
-            *row = x.row(t + i);
-        }
-        let x = rows;
-        let mut y = [[_mm256_setzero_ps(); 2]; T];
-        for i in 0..self.scales.len() {
-            let mut quants = [&[][..]; T];
-            for t in 0..T {
-                quants[t] = &x[t].quants[i * B::SCALED..][..B::SCALED];
-            }
-            let lines = &self.quants[i * (B::SCALED / QUAD)..][..B::SCALED / QUAD];
-            let dots = multiply_scaled::<B, T>(lines, quants);
-            let (scale, min) = (&self.scales[i], &self.mins[i]);
-            for t in 0..T {
-                let x_scale = _mm256_set1_ps(x[t].scales[i * B::SCALED / GROUP]);
-                let sum = x[t].sums[i * (B::SCALED / SUMMED)..][..B::SCALED / SUMMED].iter().sum();
-                for h in 0..2 {
-                    y[t][h] = add::<B>(y[t][h], dots[t][h], sum, load(&scale[h]), load(&min[h]), x_scale);
-                }
-            }
-        }
-        for t in 0..T {
-            for h in 0..2 {
-                out[t][h] = to_array(y[t][h]);
-            }
-        }
-    }
-}
-
-/// Rows of eight 32-bit parts to columns.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn transpose(v: [__m256i; 8]) -> [__m256i; 8] {
-    // Twos of rows, then fours, within each half of the columns; then the halves.
-    let mut two = [_mm256_setzero_si256(); 8];
-    for i in 0..4 {
-        two[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
-        two[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
-    }
-    let mut four = [_mm256_setzero_si256(); 8];
-    for i in 0..2 {
-        for j in 0..2 {
-            four[4 * i + 2 * j] = _mm256_unpacklo_epi64(two[4 * i + j], two[4 * i + 2 + j]);
-            four[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(two[4 * i + j], two[4 * i + 2 + j]);
-        }
-    }
-    let mut columns = [_mm256_setzero_si256(); 8];
-    for i in 0..4 {
-        columns[i] = _mm256_permute2x128_si256::<0x20>(four[i], four[4 + i]);
-        columns[4 + i] = _mm256_permute2x128_si256::<0x31>(four[i], four[4 + i]);
-    }
-    columns
-}
-
-/// The integer part of [`Panel::multiply`]: the numbers under one scale.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn multiply_scaled<B: Block, const T: usize>(lines: &[Line], x: [&[i8]; T]) -> [[__m256i; 2]; T] {
-    // Pairs of products that fit 16 bits when added up: 2 · (2^BITS − 1) · 127 each.
-    let steps = match B::BITS {
-        8 => 1,
-        6 => 2,
-        5 => 4,
-        _ => 8,
-    }
-    .min(B::SCALED / QUAD);
-    let mut dots = [[_mm256_setzero_si256(); 2]; T];
-    for s in (0..B::SCALED / QUAD).step_by(steps) {
-        let mut sums = [[_mm256_setzero_si256(); 2]; T];
-        for j in s..s + steps {
-            let w = [load32(&lines[j].0[0]), load32(&lines[j].0[1])];
-            for t in 0..T {
-                let a = broadcast(&x[t][j * QUAD..]);
-                for h in 0..2 {
-                    sums[t][h] = _mm256_add_epi16(sums[t][h], pairs::<B>(w[h], a));
-                }
-            }
-        }
-        for t in 0..T {
-            for h in 0..2 {
-                let sums = _mm256_madd_epi16(sums[t][h], _mm256_set1_epi16(1));
-                dots[t][h] = _mm256_add_epi32(dots[t][h], sums);
-            }
-        }
-    }
-    dots
-}
-
-/// Four activations in every lane.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn broadcast(x: &[i8]) -> __m256i {
-    _mm256_set1_epi32(i32::from_le_bytes([x[0] as u8, x[1] as u8, x[2] as u8, x[3] as u8]))
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn load(x: &[f32; 8]) -> __m256 {
-    // SAFETY: eight floats, and any alignment will do.
-    unsafe { _mm256_loadu_ps(x.as_ptr()) }
-}
-
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 fn load16(bytes: &[u8]) -> __m128i {
@@ -513,8 +331,8 @@ fn load32(bytes: &[u8]) -> __m256i {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn load_i8(x: &[i8]) -> __m256i {
-    let x = &x[..32];
+fn load_quads(x: &[i32]) -> __m256i {
+    let x = &x[..GROUP / QUAD];
     // SAFETY: 32 bytes, and any alignment will do.
     unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
 }

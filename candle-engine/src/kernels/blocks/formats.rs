@@ -9,7 +9,7 @@ use crate::weights::Format;
 pub const GROUP: usize = 32;
 
 /// A block format.
-pub trait Block {
+pub trait Block: Sync {
     /// Its name; gives [`Self::LEN`] and [`Self::BYTES`].
     const FORMAT: Format;
     /// Numbers in a block.

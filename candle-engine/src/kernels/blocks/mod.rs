@@ -7,29 +7,23 @@
 //! batch and every number of threads gives the same bits. Unlike ggml, which quantizes activations in the
 //! 256 of a K-block, all formats do it in 32, which is more accurate and lets them share their kernels.
 
-mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod formats;
 mod scalar;
 #[cfg(test)]
 mod tests;
-
-use std::cell::RefCell;
-
-use self::activations::Activations;
-use self::formats::{Block, Q2K, Q3K, Q4K, Q4_0, Q4_1, Q5K, Q5_0, Q5_1, Q6K, Q8_0};
 #[cfg(target_arch = "x86_64")]
-use super::isa::Level;
-use super::threads::{self, Disjoint};
-use super::Isa;
+mod vnni;
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use self::formats::{Block, GROUP, Q2K, Q3K, Q4K, Q4_0, Q4_1, Q5K, Q5_0, Q5_1, Q6K, Q8_0};
+use super::isa::Dot;
+use super::panel::{self, Panel, Quantization, Source, Tile};
+use super::{Act, Isa};
 use crate::weights::Format;
-
-/// Rows of a task are a multiple of this, so that only the last task has a ragged tile.
-const ROWS: usize = 16;
-
-/// Products of a task: some ten microseconds' worth when the weights come from memory.
-const TASK: usize = 1 << 17;
 
 /// Runs an expression with `B` as the block type of a format.
 macro_rules! with_block {
@@ -64,7 +58,30 @@ pub const fn supports(format: Format) -> bool {
 ///
 /// If `format` is no block format, `k` no multiple of its block, or a length does not fit the others.
 pub fn matmul(isa: Isa, format: Format, w: &[u8], k: usize, x: &[f32], y: &mut [f32]) {
-    with_block!(format, B => run::<B>(isa, w, k, x, y))
+    with_block!(format, B => panel::matmul(isa, &Rows::<B>::new(w, k), x, y))
+}
+
+/// Multiplies rows of activations by the two upper matrices of a gated MLP, in one format.
+///
+/// y[t, r] = act(Σ gate[r, i] · x[t, i]) · Σ up[r, i] · x[t, i]
+///
+/// Shapes: `gate` and `up` hold `[n, k]` numbers in whole blocks, `x [m, k]`, `y [m, n]`.
+///
+/// # Panics
+///
+/// As [`matmul`].
+pub fn matmul_gated(
+    isa: Isa,
+    format: Format,
+    [gate, up]: [&[u8]; 2],
+    act: Act,
+    k: usize,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    with_block!(format, B => {
+        panel::matmul_gated(isa, &Rows::<B>::new(gate, k), &Rows::<B>::new(up, k), act, x, y);
+    })
 }
 
 /// Writes the numbers of a row, or of several that follow each other.
@@ -78,51 +95,68 @@ pub fn dequantize(format: Format, w: &[u8], out: &mut [f32]) {
     with_block!(format, B => scalar::dequantize::<B>(w, out))
 }
 
-thread_local! {
-    /// Kept from call to call: fresh pages cost more than small products.
-    static ACTIVATIONS: RefCell<Activations> = RefCell::default();
-    static UNPACKED: RefCell<scalar::Unpacked> = RefCell::default();
-    #[cfg(target_arch = "x86_64")]
-    static PANEL: RefCell<avx2::Panel> = RefCell::default();
+/// Rows of blocks.
+struct Rows<'a, B> {
+    w: &'a [u8],
+    k: usize,
+    row_bytes: usize,
+    block: PhantomData<B>,
 }
 
-fn run<B: Block>(isa: Isa, w: &[u8], k: usize, x: &[f32], y: &mut [f32]) {
-    if x.is_empty() || y.is_empty() {
-        return;
+impl<'a, B: Block> Rows<'a, B> {
+    fn new(w: &'a [u8], k: usize) -> Self {
+        assert!(k > 0 && k.is_multiple_of(B::LEN), "k = {k} is no multiple of {}'s block", B::FORMAT);
+        let row_bytes = k / B::LEN * B::BYTES;
+        assert!(w.len().is_multiple_of(row_bytes), "{} bytes are no whole rows of {k}", w.len());
+        Self { w, k, row_bytes, block: PhantomData }
     }
-    assert!(k > 0 && k.is_multiple_of(B::LEN), "k = {k} is no multiple of {}'s block", B::FORMAT);
-    let row_bytes = k / B::LEN * B::BYTES;
-    let (m, n) = (x.len() / k, w.len() / row_bytes);
-    assert_eq!((x.len(), w.len(), y.len()), (m * k, n * row_bytes, m * n), "({m}, {k}, {n})");
+}
 
-    ACTIVATIONS.with_borrow_mut(|activations| {
-        activations.quantize(x, k, |x, quants, scales, sums| match isa.level() {
+impl<B: Block> Source for Rows<'_, B> {
+    const BITS: u32 = B::BITS;
+
+    fn rows(&self) -> usize {
+        self.w.len() / self.row_bytes
+    }
+
+    fn quantization(&self, flipped: bool) -> Quantization {
+        let offset = if B::BITS == 8 && flipped { 128 } else { B::OFFSET };
+        let (period, group) = (B::SCALED, GROUP);
+        Quantization { k: self.k, period, group, offset, has_min: B::HAS_MIN, outliers: false }
+    }
+
+    fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], mut out: impl FnMut(usize, usize, &[f32])) {
+        let (w, row_bytes) = (self.w, self.row_bytes);
+        match isa.dot() {
+            Dot::Scalar => scalar::matmul::<B>(w, row_bytes, range, x, |row, t, y| out(row, t, &[y])),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these levels exist only after their features were detected.
-            Level::Avx2 | Level::Avx512 => unsafe { avx2::quantize(x, quants, scales, sums) },
-            _ => activations::quantize(x, quants, scales, sums),
-        });
-        let x = &*activations;
-        let rows = (TASK / (k * m)).next_multiple_of(ROWS).max(ROWS);
-        let y = Disjoint::new(y);
-        threads::parallel(n.div_ceil(rows), |task| {
-            let from = task * rows;
-            let range = from..n.min(from + rows);
-            let out = |row: usize, t: usize, values: &[f32]| {
-                // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has; and the
-                // kernel's calls follow each other.
-                unsafe { y.range(t * n + row, values.len()) }.copy_from_slice(values);
-            };
-            match isa.level() {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: these levels exist only after their features were detected.
-                Level::Avx2 | Level::Avx512 => PANEL.with_borrow_mut(|panel| unsafe {
-                    avx2::matmul::<B>(w, row_bytes, range, x, panel, out);
-                }),
-                _ => UNPACKED.with_borrow_mut(|unpacked| {
-                    scalar::matmul::<B>(w, row_bytes, range, x, unpacked, |row, t, y| out(row, t, &[y]));
-                }),
+            Dot::Avx2 | Dot::AvxVnni => unsafe { avx2::matmul::<B>(w, row_bytes, range, x, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Dot::Avx512Vnni => unsafe { vnni::matmul::<B>(w, row_bytes, range, x, out) },
+        }
+    }
+
+    fn pack(&self, isa: Isa, from: usize, panel: &mut Panel) {
+        let (w, row_bytes) = (self.w, self.row_bytes);
+        match isa.dot() {
+            Dot::Scalar => unreachable!("the specification has no panels"),
+            #[cfg(target_arch = "x86_64")]
+            Dot::Avx2 | Dot::AvxVnni => {
+                for h in 0..panel.octets() {
+                    let from = from + h * panel::OCTET;
+                    // SAFETY: these levels exist only after their features were detected.
+                    unsafe { avx2::pack::<B>(w, row_bytes, from, isa.dot() == Dot::Avx2, h, panel) };
+                }
             }
-        });
-    });
+            #[cfg(target_arch = "x86_64")]
+            Dot::Avx512Vnni => {
+                for s in 0..panel.octets() / 2 {
+                    // SAFETY: as above.
+                    unsafe { vnni::pack::<B>(w, row_bytes, from + s * panel::SIXTEEN, s, panel) };
+                }
+            }
+        }
+    }
 }

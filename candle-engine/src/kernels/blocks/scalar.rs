@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::activations::{Activations, Row, SUMMED};
 use super::formats::{Block, GROUP};
+use crate::kernels::panel::{Tile, QUAD};
 
 /// A row of weights, unpacked: quants as they are, scales and mins for each `B::SCALED` of them.
 #[derive(Default)]
-pub struct Unpacked {
+struct Unpacked {
     quants: Vec<[u8; GROUP]>,
     scales: Vec<(f32, f32)>,
 }
@@ -17,14 +17,14 @@ pub fn matmul<B: Block>(
     w: &[u8],
     row_bytes: usize,
     range: Range<usize>,
-    x: &Activations,
-    scratch: &mut Unpacked,
+    x: &[Tile],
     mut out: impl FnMut(usize, usize, f32),
 ) {
+    let mut scratch = Unpacked::default();
     for row in range {
-        unpack::<B>(&w[row * row_bytes..][..row_bytes], scratch);
-        for t in 0..x.len() {
-            out(row, t, dot::<B>(scratch, x.row(t)));
+        unpack::<B>(&w[row * row_bytes..][..row_bytes], &mut scratch);
+        for (t, x) in x.iter().enumerate() {
+            out(row, t, dot::<B>(&scratch, x));
         }
     }
 }
@@ -39,25 +39,22 @@ fn unpack<B: Block>(w: &[u8], to: &mut Unpacked) {
 }
 
 /// For each group, in order: `y += (Σ (w − OFFSET) · x) · (scale · x_scale)`, the sum an integer; and, where
-/// the format has a min, `y += (Σ x) · (min · x_scale)`.
-fn dot<B: Block>(w: &Unpacked, x: Row) -> f32 {
-    let quants = w.quants.as_flattened().chunks_exact(B::SCALED).zip(x.quants.chunks_exact(B::SCALED));
-    let sums = x.sums.chunks_exact(B::SCALED / SUMMED);
-    let mut y = 0.0;
-    for (i, (((w, a), sums), (scale, min))) in quants.zip(sums).zip(&w.scales).enumerate() {
-        let x_scale = x.scales[i * B::SCALED / GROUP];
-        let sum: i32 = sums.iter().sum();
-        let dot: i32 = w
-            .iter()
-            .zip(a)
-            .map(|(&w, &a)| {
+/// the format has a min, `y += ((Σ x) · x_scale) · min`; the outer product and the sum fused.
+fn dot<B: Block>(w: &Unpacked, x: &Tile) -> f32 {
+    let quads = x.quads.chunks_exact(B::SCALED / QUAD);
+    let quants = w.quants.as_flattened().chunks_exact(B::SCALED).zip(quads);
+    let mut y = 0.0f32;
+    for (i, ((w, quads), (scale, min))) in quants.zip(&w.scales).enumerate() {
+        let mut dot = x.starts[i];
+        for (w, quad) in w.as_chunks::<QUAD>().0.iter().zip(quads) {
+            for (&w, x) in w.iter().zip(quad.to_le_bytes()) {
                 let w = if B::BITS == 8 { i32::from(w as i8) } else { i32::from(w) };
-                w * i32::from(a)
-            })
-            .sum();
-        y += (dot - B::OFFSET * sum) as f32 * (scale * x_scale);
+                dot += w * i32::from(x as i8);
+            }
+        }
+        y = (dot as f32).mul_add(scale * x.scales[i], y);
         if B::HAS_MIN {
-            y += sum as f32 * (min * x_scale);
+            y = x.sums[i].mul_add(*min, y);
         }
     }
     y

@@ -3,8 +3,8 @@ use std::borrow::Cow;
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
 
-use super::formats::GROUP;
 use super::*;
+use crate::kernels::threads;
 
 const FORMATS: [(Format, GgmlDType); 10] = [
     (Format::Q4_0, GgmlDType::Q4_0),

@@ -14,13 +14,18 @@ mod avx2;
 mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
-use std::cell::RefCell;
+use std::ops::Range;
+
+use half::{bf16, f16};
 
 use super::isa::Dot;
+use super::lanes;
 use super::matmul::DenseFormat;
-use super::panel::{self, Panel, Quantization, Source, Tokens, OCTET};
-use super::Isa;
+use super::panel::{self, Panel, Quantization, Source, Tile, OCTET, SIXTEEN};
+use super::{Act, Isa};
 
 /// Inputs under one scale of the activations, where the weights' groups are not smaller.
 const PERIOD: usize = 256;
@@ -103,11 +108,58 @@ impl<'a> Grouped<'a> {
         &self.quants[row * bytes..][..bytes]
     }
 
+    /// The bytes of the rows' quants from a row on, if there is one.
+    #[cfg(target_arch = "x86_64")]
+    fn rows_from(&self, row: usize) -> &'a [u8] {
+        self.quants.get(row * self.bits.bytes(self.cols)..).unwrap_or_default()
+    }
+
     /// Scale and min of a row's group: a weight is `scale · (quant − offset) + min`.
     fn scale(&self, row: usize, group: usize) -> (f32, f32) {
-        let at = row * (self.cols / self.group) + group;
-        let scale = self.scale_format.read(self.scales, at);
-        (scale, self.zeros.map_or(0.0, |zeros| -(scale * f32::from(zeros[at]))))
+        let ([scale], [min]) = self.scales([row], group);
+        (scale, min)
+    }
+
+    /// [`Self::scale`] of some rows.
+    #[inline(always)]
+    fn scales<const N: usize>(&self, rows: [usize; N], group: usize) -> ([f32; N], [f32; N]) {
+        let groups = self.cols / self.group;
+        let at = rows.map(|row| row * groups + group);
+        let mut scales = [0.0; N];
+        // One loop for each format: the choice is made once.
+        match self.scale_format {
+            DenseFormat::F32 => at.iter().zip(&mut scales).for_each(|(&at, to)| {
+                *to = f32::from_le_bytes(self.scales.as_chunks().0[at]);
+            }),
+            DenseFormat::F16 => at.iter().zip(&mut scales).for_each(|(&at, to)| {
+                *to = lanes::widen(f16::from_le_bytes(self.scales.as_chunks().0[at]));
+            }),
+            DenseFormat::BF16 => at.iter().zip(&mut scales).for_each(|(&at, to)| {
+                *to = bf16::from_le_bytes(self.scales.as_chunks().0[at]).to_f32();
+            }),
+        }
+        let mut mins = [0.0; N];
+        if let Some(zeros) = self.zeros {
+            for ((min, scale), &at) in mins.iter_mut().zip(&scales).zip(&at) {
+                *min = -(scale * f32::from(zeros[at]));
+            }
+        }
+        (scales, mins)
+    }
+
+    /// The quant of a row and an input, an 8-bit one with its sign flipped.
+    fn quant(&self, row: usize, input: usize) -> i32 {
+        let row = self.row(row);
+        i32::from(match self.bits {
+            Bits::Int8 => row[input] ^ 0x80,
+            Bits::Int4 => (row[input / 2] >> (4 * (input % 2))) & 15,
+        })
+    }
+
+    /// The weight of a row and an input.
+    fn weight(&self, row: usize, input: usize) -> f32 {
+        let (scale, min) = self.scale(row, input / self.group);
+        scale.mul_add((self.quant(row, input) - self.offset()) as f32, min)
     }
 
     /// Inputs that are summed as integers, and under one scale of the activations.
@@ -129,17 +181,6 @@ impl<'a> Grouped<'a> {
             (Bits::Int4, Some(_)) => 0,
         }
     }
-
-    fn quantization(&self, isa: Isa) -> Quantization {
-        Quantization {
-            k: self.cols,
-            period: self.period(),
-            group: self.period(),
-            offset: if self.bits == Bits::Int8 && panel::has_sign(isa) { 0 } else { self.offset() },
-            has_min: self.zeros.is_some(),
-            outliers: true,
-        }
-    }
 }
 
 /// Multiplies rows of activations by a matrix.
@@ -152,27 +193,34 @@ impl<'a> Grouped<'a> {
 ///
 /// If the lengths do not agree.
 pub fn matmul(isa: Isa, w: &Grouped, x: &[f32], y: &mut [f32]) {
-    let m = x.len() / w.cols;
-    assert_eq!((x.len(), y.len()), (m * w.cols, m * w.rows), "{m} tokens");
-    if isa.dot() == Dot::Scalar {
-        return scalar::matmul(w, x, y);
+    match w.bits {
+        Bits::Int8 => panel::matmul(isa, &Octets::<8>(*w), x, y),
+        Bits::Int4 => panel::matmul(isa, &Octets::<4>(*w), x, y),
     }
-    let q = w.quantization(isa);
-    TOKENS.with_borrow_mut(|tokens| {
-        tokens.quantize(isa, x, &q);
-        match w.bits {
-            Bits::Int8 => panel::matmul(isa, &Octets::<8>(*w), &q, tokens, y),
-            Bits::Int4 => panel::matmul(isa, &Octets::<4>(*w), &q, tokens, y),
+}
+
+/// Multiplies rows of activations by the two upper matrices of a gated MLP.
+///
+/// y[t, r] = act(Σ gate[r, i] · x[t, i]) · Σ up[r, i] · x[t, i]
+///
+/// Shapes: `x [m, cols]`, `y [m, rows]`.
+///
+/// # Panics
+///
+/// If the lengths do not agree, or the matrices differ in bits or groups.
+pub fn matmul_gated(isa: Isa, gate: &Grouped, up: &Grouped, act: Act, x: &[f32], y: &mut [f32]) {
+    match (gate.bits, up.bits) {
+        (Bits::Int8, Bits::Int8) => {
+            panel::matmul_gated(isa, &Octets::<8>(*gate), &Octets::<8>(*up), act, x, y);
         }
-    });
+        (Bits::Int4, Bits::Int4) => {
+            panel::matmul_gated(isa, &Octets::<4>(*gate), &Octets::<4>(*up), act, x, y);
+        }
+        bits => panic!("gate and up of {bits:?}"),
+    }
 }
 
-thread_local! {
-    /// Kept from call to call: fresh pages cost more than small products.
-    static TOKENS: RefCell<Tokens> = RefCell::default();
-}
-
-/// A matrix with quants of so many bits, for the panels.
+/// A matrix with quants of so many bits.
 struct Octets<'a, const BITS: u32>(Grouped<'a>);
 
 impl<const BITS: u32> Source for Octets<'_, BITS> {
@@ -182,24 +230,59 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
         self.0.rows
     }
 
-    fn pack(&self, isa: Isa, rows: [usize; OCTET], h: usize, panel: &mut Panel) {
+    fn quantization(&self, flipped: bool) -> Quantization {
         let w = &self.0;
-        let quants = rows.map(|row| w.row(row));
+        Quantization {
+            k: w.cols,
+            period: w.period(),
+            group: w.period(),
+            offset: if BITS == 8 && !flipped { 0 } else { w.offset() },
+            has_min: w.zeros.is_some(),
+            outliers: true,
+        }
+    }
+
+    fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], mut out: impl FnMut(usize, usize, &[f32])) {
+        match isa.dot() {
+            Dot::Scalar => scalar::matmul(&self.0, range, x, |row, t, y| out(row, t, &[y])),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: these levels exist only after their features were detected.
+            Dot::Avx2 | Dot::AvxVnni => unsafe { avx2::matmul::<BITS>(&self.0, range, x, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Dot::Avx512Vnni => unsafe { vnni::matmul::<BITS>(&self.0, range, x, out) },
+        }
+    }
+
+    fn pack(&self, isa: Isa, from: usize, panel: &mut Panel) {
+        let w = &self.0;
+        // Past the last row the last again.
+        let row = |r: usize| (from + r).min(w.rows - 1);
         match isa.dot() {
             Dot::Scalar => unreachable!("the specification has no panels"),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: all these levels have its features, and exist only after they were detected.
-            Dot::Avx2 | Dot::AvxVnni | Dot::Avx512Vnni => unsafe {
-                avx2::pack::<BITS>(quants, panel::has_sign(isa), h, panel);
-            },
-        }
-        let period = w.period();
-        for (i, first) in (0..w.cols).step_by(period).enumerate() {
-            let mut scales = [(0.0, 0.0); OCTET];
-            for (scale, &row) in scales.iter_mut().zip(&rows) {
-                *scale = w.scale(row, first / w.group);
+            Dot::Avx2 | Dot::AvxVnni => {
+                for h in 0..panel.octets() {
+                    let rows = std::array::from_fn(|r| w.row(row(h * OCTET + r)));
+                    // SAFETY: these levels exist only after their features were detected.
+                    unsafe { avx2::pack::<BITS>(rows, isa.dot() == Dot::Avx2, h, panel) };
+                }
             }
-            panel.set_scales(h, i, scales.map(|(scale, _)| scale), scales.map(|(_, min)| min));
+            #[cfg(target_arch = "x86_64")]
+            Dot::Avx512Vnni => {
+                for s in 0..panel.octets() / 2 {
+                    let rows = std::array::from_fn(|r| w.row(row(s * SIXTEEN + r)));
+                    // SAFETY: as above.
+                    unsafe { vnni::pack::<BITS>(rows, w.rows_from(from + (s + 1) * SIXTEEN), s, panel) };
+                }
+            }
+        }
+        for h in 0..panel.octets() {
+            for (i, first) in (0..w.cols).step_by(w.period()).enumerate() {
+                let rows: [_; OCTET] = std::array::from_fn(|r| row(h * OCTET + r));
+                let (scales, mins) = w.scales(rows, first / w.group);
+                panel.set_scales(h, i, scales, mins);
+            }
         }
     }
 }
@@ -212,7 +295,6 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
 pub fn dequantize(w: &Grouped, row: usize, out: &mut [f32]) {
     assert_eq!(out.len(), w.cols, "a row of {}", w.cols);
     for (i, out) in out.iter_mut().enumerate() {
-        let (scale, min) = w.scale(row, i / w.group);
-        *out = scale.mul_add((scalar::quant(w, row, i) - w.offset()) as f32, min);
+        *out = w.weight(row, i);
     }
 }

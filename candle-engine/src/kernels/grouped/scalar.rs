@@ -1,44 +1,36 @@
 //! The specification: what every other level computes, bit for bit.
 
-use super::{Bits, Grouped};
-use crate::kernels::panel::quantize_group;
+use std::ops::Range;
 
-/// See [`super::matmul`].
-pub fn matmul(w: &Grouped, x: &[f32], y: &mut [f32]) {
-    for (x, y) in x.chunks_exact(w.cols).zip(y.chunks_exact_mut(w.rows)) {
-        let mut quants = vec![0; w.cols];
-        let periods: Vec<_> = x
-            .chunks(w.period())
-            .zip(quants.chunks_mut(w.period()))
-            .map(|(x, quants)| quantize_group(x, true, quants))
-            .collect();
-        for (r, y) in y.iter_mut().enumerate() {
-            *y = 0.0;
-            for (i, ((x_scale, outliers), quants)) in
-                periods.iter().zip(quants.chunks(w.period())).enumerate()
-            {
-                let first = i * w.period();
-                let (scale, min) = w.scale(r, first / w.group);
-                let weight = |i: usize| quant(w, r, first + i) - w.offset();
-                let dot: i32 = quants.iter().enumerate().map(|(i, &q)| weight(i) * i32::from(q)).sum();
-                *y = (dot as f32).mul_add(scale * x_scale, *y);
-                if w.zeros.is_some() {
-                    let sum: i32 = quants.iter().map(|&q| i32::from(q)).sum();
-                    *y = (sum as f32 * x_scale).mul_add(min, *y);
-                }
-                for &i in outliers {
-                    *y = x[first + i].mul_add(scale.mul_add(weight(i) as f32, min), *y);
-                }
-            }
+use super::{Bits, Grouped};
+use crate::kernels::panel::Tile;
+
+/// `out(row, t, y)` for each of the rows `range` and each token.
+pub fn matmul(w: &Grouped, range: Range<usize>, x: &[Tile], mut out: impl FnMut(usize, usize, f32)) {
+    for row in range {
+        for (t, x) in x.iter().enumerate() {
+            out(row, t, dot(w, row, x));
         }
     }
 }
 
-/// The quant of row `r` and input `i`, an 8-bit one with its sign flipped.
-pub fn quant(w: &Grouped, r: usize, i: usize) -> i32 {
-    let row = w.row(r);
-    match w.bits {
-        Bits::Int8 => i32::from(row[i] ^ 0x80),
-        Bits::Int4 => i32::from((row[i / 2] >> (4 * (i % 2))) & 15),
+fn dot(w: &Grouped, r: usize, x: &Tile) -> f32 {
+    let quants: Vec<i32> = x.quads.iter().flat_map(|q| q.to_le_bytes()).map(|q| i32::from(q as i8)).collect();
+    let mut outliers = x.outliers.iter().peekable();
+    // Quants of 8 bits are taken with their sign here.
+    let sign = if w.bits == Bits::Int8 { 128 } else { 0 };
+    let mut y = 0.0f32;
+    for (i, first) in (0..w.cols).step_by(w.period()).enumerate() {
+        let end = w.cols.min(first + w.period());
+        let dot: i32 = (first..end).map(|i| (w.quant(r, i) - sign) * quants[i]).sum();
+        let (scale, min) = w.scale(r, first / w.group);
+        y = ((x.starts[i] + dot) as f32).mul_add(scale * x.scales[i], y);
+        if w.zeros.is_some() {
+            y = x.sums[i].mul_add(min, y);
+        }
+        while let Some(outlier) = outliers.next_if(|o| o.input < end) {
+            y = outlier.value.mul_add(w.weight(r, outlier.input), y);
+        }
     }
+    y
 }

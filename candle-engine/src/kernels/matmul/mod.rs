@@ -57,16 +57,6 @@ impl DenseFormat {
             Self::F16 | Self::BF16 => 2,
         }
     }
-
-    /// The `i`-th element of an array of this format.
-    pub(super) fn read(self, bytes: &[u8], i: usize) -> f32 {
-        let bytes = &bytes[i * self.size()..][..self.size()];
-        match self {
-            Self::F32 => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-            Self::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
-            Self::BF16 => bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
-        }
-    }
 }
 
 /// A row-major matrix `[rows, cols]` in its stored format; its bytes may lie at any address.

@@ -1,6 +1,7 @@
 //! `avx2,fma,f16c`: products of 16 bits, added in twos.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::tile::TILE;
 use super::{Panel, Quantization, Tile, OCTET, QUAD};
@@ -12,15 +13,21 @@ pub const ROWS: usize = 2 * LANES;
 
 /// Adds the products of a panel's rows, whose quants have `BITS` bits, and a tile's tokens to `y`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn multiply<const BITS: u32>(panel: &Panel, q: &Quantization, tile: &Tile, y: &mut [[f32; ROWS]]) {
+pub fn multiply<const BITS: u32>(
+    panel: &Panel,
+    q: &Quantization,
+    tile: &Tile,
+    periods: Range<usize>,
+    y: &mut [[f32; ROWS]],
+) {
     assert!(panel.octets == ROWS / OCTET && y.len() == tile.len && tile.len <= TILE, "a tile");
     let mut t = 0;
     while t < tile.len {
         if tile.len - t >= 4 {
-            some::<BITS, 4>(panel, q, tile, t, &mut y[t..t + 4]);
+            some::<BITS, 4>(panel, q, tile, t, periods.clone(), &mut y[t..t + 4]);
             t += 4;
         } else {
-            some::<BITS, 1>(panel, q, tile, t, &mut y[t..t + 1]);
+            some::<BITS, 1>(panel, q, tile, t, periods.clone(), &mut y[t..t + 1]);
             t += 1;
         }
     }
@@ -33,6 +40,7 @@ fn some<const BITS: u32, const T: usize>(
     q: &Quantization,
     tile: &Tile,
     first: usize,
+    periods: Range<usize>,
     y: &mut [[f32; ROWS]],
 ) {
     assert!(first + T <= TILE && y.len() == T, "tokens of a tile");
@@ -46,12 +54,18 @@ fn some<const BITS: u32, const T: usize>(
     .min(q.period / QUAD);
     let (scales, _) = panel.scales.as_chunks::<{ ROWS / OCTET }>();
     let (mins, _) = panel.mins.as_chunks::<{ ROWS / OCTET }>();
-    let mut outliers = tile.outliers.iter().peekable();
-    let periods = panel.lines.chunks(q.period / QUAD).zip(tile.quads.chunks(q.period / QUAD));
-    for (i, (lines, quads)) in periods.enumerate() {
+    let (quads, _) = tile.quads.as_chunks::<TILE>();
+    let (starts, _) = tile.starts.as_chunks::<TILE>();
+    let (x_scales, _) = tile.scales.as_chunks::<TILE>();
+    let (x_sums, _) = tile.sums.as_chunks::<TILE>();
+    let skipped = tile.outliers.partition_point(|o| o.input < periods.start * q.period);
+    let mut outliers = tile.outliers[skipped..].iter().peekable();
+    let lines = panel.lines.chunks(q.period / QUAD);
+    let each = lines.zip(quads.chunks(q.period / QUAD)).enumerate();
+    for (i, (lines, quads)) in each.take(periods.end).skip(periods.start) {
         let mut acc = [[_mm256_setzero_si256(); 2]; T];
         for t in 0..T {
-            acc[t] = [_mm256_set1_epi32(tile.starts[i][first + t]); 2];
+            acc[t] = [_mm256_set1_epi32(starts[i][first + t]); 2];
         }
         for (lines, quads) in lines.chunks(steps).zip(quads.chunks(steps)) {
             let mut sums = [[_mm256_setzero_si256(); 2]; T];
@@ -78,7 +92,7 @@ fn some<const BITS: u32, const T: usize>(
             }
         }
         for t in 0..T {
-            let x_scale = _mm256_set1_ps(tile.scales[i][first + t]);
+            let x_scale = _mm256_set1_ps(x_scales[i][first + t]);
             for h in 0..2 {
                 let y = &mut y[t][h * LANES..][..LANES];
                 // SAFETY: a register of the row's numbers each.
@@ -87,7 +101,7 @@ fn some<const BITS: u32, const T: usize>(
                     let mut sum = _mm256_loadu_ps(y.as_ptr());
                     sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t][h]), scale, sum);
                     if q.has_min {
-                        let x_sum = _mm256_set1_ps(tile.sums[i][first + t]);
+                        let x_sum = _mm256_set1_ps(x_sums[i][first + t]);
                         sum = _mm256_fmadd_ps(x_sum, _mm256_loadu_ps(mins[i][h].as_ptr()), sum);
                     }
                     _mm256_storeu_ps(y.as_mut_ptr(), sum);

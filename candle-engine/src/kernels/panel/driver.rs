@@ -1,16 +1,19 @@
-//! Cuts rows into tasks, packs their panels and runs the tiles over them.
+//! Quantizes the activations, cuts rows into tasks and runs a level's kernels over them.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
+use crate::kernels::act::{act_mul_on, Act};
 use crate::kernels::isa::Dot;
 use crate::kernels::threads::{parallel, Disjoint};
 use crate::kernels::Isa;
 
+use super::tile::TILE;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, vnni};
-use super::{Panel, Quantization, Tile, Tokens, OCTET};
+use super::{Panel, Quantization, Tile, Tokens, OCTET, SIXTEEN};
 
-/// A matrix whose rows can be unpacked.
+/// A quantized matrix.
 pub trait Source: Sync {
     /// Bits of a quant that has no sign; 8 if it has one.
     const BITS: u32;
@@ -18,95 +21,206 @@ pub trait Source: Sync {
     /// Rows.
     fn rows(&self) -> usize;
 
-    /// Unpacks eight rows into octet `h` of the panel, quants of 8 bits as [`has_sign`] says.
-    fn pack(&self, isa: Isa, rows: [usize; OCTET], h: usize, panel: &mut Panel);
+    /// What it wants of the activations. `flipped`: its quants of 8 bits are taken as unsigned, 128 added.
+    fn quantization(&self, flipped: bool) -> Quantization;
+
+    /// Unpacks rows from `from` on until the panel is full; past the last row anything. Quants of 8 bits have 128
+    /// added unless the level is AVX2.
+    fn pack(&self, isa: Isa, from: usize, panel: &mut Panel);
+
+    /// Calls `out(row, t, y)` for runs of the rows `range` and each of a few tokens. Quants of 8 bits have 128
+    /// added where the level is AVX-512-VNNI.
+    fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], out: impl FnMut(usize, usize, &[f32]));
 }
 
-/// Whether the level's panels hold quants of 8 bits with their sign; others have it flipped, that is, 128 added.
-pub fn has_sign(isa: Isa) -> bool {
-    match isa.dot() {
-        #[cfg(target_arch = "x86_64")]
-        Dot::Avx2 => true,
-        _ => false,
-    }
-}
+/// Tokens from which on unpacked rows are laid out before they are multiplied.
+const PANEL_TOKENS: usize = 4;
 
 /// Products of a task: some ten microseconds' worth when the weights come from memory.
-const TASK: usize = 1 << 17;
+const TASK: usize = 1 << 18;
 
-thread_local! {
-    static PANEL: RefCell<Panel> = RefCell::default();
-    static SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+/// Numbers of a row that are multiplied before the next tile's turn: so much of a panel stays in a first-level
+/// cache, beside what it meets.
+const CHUNK: usize = 512;
+
+/// Bytes of the panels that take turns with a tile: a good part of a second-level cache.
+const PANEL_BYTES: usize = 256 << 10;
+
+#[derive(Default)]
+struct Scratch {
+    panels: Vec<Panel>,
+    sums: Vec<f32>,
+    up: Vec<f32>,
 }
 
-/// `y[t, r] = Σ w[r, i] · x[t, i]`, `y [m, rows]`.
+thread_local! {
+    /// Kept from call to call: fresh pages cost more than small products.
+    static TOKENS: RefCell<Tokens> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// `y[t, r] = Σ w[r, i] · x[t, i]`
+///
+/// Shapes: `x [m, k]`, `y [m, rows]`.
 ///
 /// # Panics
 ///
-/// If the lengths do not agree, or the level has no such kernel.
-pub fn matmul<S: Source>(isa: Isa, w: &S, q: &Quantization, x: &Tokens, y: &mut [f32]) {
-    match isa.dot() {
-        Dot::Scalar => unreachable!("the specification has no panels"),
-        #[cfg(target_arch = "x86_64")]
-        Dot::Avx2 => run(isa, w, q, x, y, |panel, tile, y| {
-            // SAFETY: this level exists only after its features were detected.
-            unsafe {
-                match S::BITS {
-                    8 => avx2::multiply::<8>(panel, q, tile, y),
-                    6 => avx2::multiply::<6>(panel, q, tile, y),
-                    5 => avx2::multiply::<5>(panel, q, tile, y),
-                    _ => avx2::multiply::<4>(panel, q, tile, y),
-                }
-            }
-        }),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Dot::AvxVnni => run(isa, w, q, x, y, |p, tile, y| unsafe { vnni::avx::multiply(p, q, tile, y) }),
-        #[cfg(target_arch = "x86_64")]
-        Dot::Avx512Vnni => {
-            // SAFETY: as above.
-            run(isa, w, q, x, y, |p, tile, y| unsafe { vnni::avx512::multiply(p, q, tile, y) })
-        }
-    }
+/// If the lengths do not agree.
+pub fn matmul<S: Source>(isa: Isa, w: &S, x: &[f32], y: &mut [f32]) {
+    run(isa, w, None, x, y);
 }
 
-fn run<S: Source, const ROWS: usize>(
+/// `y[t, r] = act(Σ gate[r, i] · x[t, i]) · Σ up[r, i] · x[t, i]`
+///
+/// Shapes: `x [m, k]`, `y [m, rows]`.
+///
+/// # Panics
+///
+/// If the lengths do not agree, or the matrices want different activations.
+pub fn matmul_gated<S: Source>(isa: Isa, gate: &S, up: &S, act: Act, x: &[f32], y: &mut [f32]) {
+    assert_eq!(gate.quantization(true), up.quantization(true), "gate and up");
+    assert_eq!(gate.rows(), up.rows(), "gate and up");
+    run(isa, gate, Some((up, act)), x, y);
+}
+
+fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f32]) {
+    let k = w.quantization(false).k;
+    let (m, n) = (x.len() / k, w.rows());
+    assert_eq!((x.len(), y.len()), (m * k, m * n), "{m} tokens, a matrix of {n} rows of {k}");
+    if y.is_empty() {
+        return;
+    }
+    TOKENS.with_borrow_mut(|tokens| {
+        if m < PANEL_TOKENS || isa.dot() == Dot::Scalar {
+            let flipped = match isa.dot() {
+                #[cfg(target_arch = "x86_64")]
+                Dot::Avx512Vnni => true,
+                _ => false,
+            };
+            tokens.quantize(isa, x, &w.quantization(flipped), 1);
+            return few(isa, w, up, tokens.tiles(), y);
+        }
+        let quantize = |tokens: &mut Tokens, flipped| {
+            let q = w.quantization(flipped);
+            tokens.quantize(isa, x, &q, TILE);
+            q
+        };
+        match isa.dot() {
+            Dot::Scalar => unreachable!("handled above"),
+            #[cfg(target_arch = "x86_64")]
+            Dot::Avx2 => {
+                let q = quantize(tokens, false);
+                many(isa, w, up, &q, tokens, y, |panel, tile, periods, y| {
+                    // SAFETY: this level exists only after its features were detected.
+                    unsafe {
+                        match S::BITS {
+                            8 => avx2::multiply::<8>(panel, &q, tile, periods, y),
+                            6 => avx2::multiply::<6>(panel, &q, tile, periods, y),
+                            5 => avx2::multiply::<5>(panel, &q, tile, periods, y),
+                            _ => avx2::multiply::<4>(panel, &q, tile, periods, y),
+                        }
+                    }
+                });
+            }
+            #[cfg(target_arch = "x86_64")]
+            Dot::AvxVnni => {
+                let q = quantize(tokens, true);
+                many(isa, w, up, &q, tokens, y, |panel, tile, periods, y| {
+                    // SAFETY: as above.
+                    unsafe { vnni::avx::multiply(panel, &q, tile, periods, y) }
+                });
+            }
+            #[cfg(target_arch = "x86_64")]
+            Dot::Avx512Vnni => {
+                let q = quantize(tokens, true);
+                many(isa, w, up, &q, tokens, y, |panel, tile, periods, y| {
+                    // SAFETY: as above.
+                    unsafe { vnni::avx512::multiply(panel, &q, tile, periods, y) }
+                });
+            }
+        }
+    });
+}
+
+/// A few tokens: memory sets the pace, and rows are multiplied as they are unpacked.
+fn few<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], y: &mut [f32]) {
+    let (m, n) = (x.len(), w.rows());
+    let rows = (TASK / (w.quantization(false).k * m)).next_multiple_of(SIXTEEN).max(SIXTEEN);
+    let y = Disjoint::new(y);
+    parallel(n.div_ceil(rows), |task| {
+        let range = task * rows..n.min((task + 1) * rows);
+        // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has; and the uses of the
+        // slices follow each other.
+        let columns = |row: usize, t: usize, len: usize| unsafe { y.range(t * n + row, len) };
+        w.direct(isa, range.clone(), x, |row, t, v| columns(row, t, v.len()).copy_from_slice(v));
+        if let Some((up, act)) = up {
+            SCRATCH.with_borrow_mut(|scratch| {
+                scratch.up.resize(m * range.len(), 0.0);
+                up.direct(isa, range.clone(), x, |row, t, v| {
+                    scratch.up[t * range.len() + row - range.start..][..v.len()].copy_from_slice(v);
+                });
+                for (t, up) in scratch.up.chunks_exact(range.len()).enumerate().take(m) {
+                    act_mul_on(isa, act, columns(range.start, t, range.len()), up);
+                }
+            });
+        }
+    });
+}
+
+/// Many tokens: arithmetic sets the pace, and rows are laid out first.
+fn many<S: Source, const ROWS: usize>(
     isa: Isa,
     w: &S,
+    up: Option<(&S, Act)>,
     q: &Quantization,
     x: &Tokens,
     y: &mut [f32],
-    multiply: impl Fn(&Panel, &Tile, &mut [[f32; ROWS]]) + Sync,
+    multiply: impl Fn(&Panel, &Tile, Range<usize>, &mut [[f32; ROWS]]) + Sync,
 ) {
     let (m, n) = (x.len(), w.rows());
-    assert_eq!(y.len(), m * n, "y of {m} tokens and {n} rows");
-    let rows = (TASK / (q.k * m.max(1))).next_multiple_of(ROWS).max(ROWS);
+    let together = (PANEL_BYTES / (ROWS * q.k)).clamp(1, 4);
+    let chunk = (CHUNK / q.period).max(1);
+    let rows = (TASK / (q.k * m)).next_multiple_of(ROWS).max(ROWS * together);
+    // The sums of some panels' rows and all tokens.
+    let products = |w: &S, range: Range<usize>, panels: &mut Vec<Panel>, sums: &mut Vec<f32>| {
+        let count = range.len().div_ceil(ROWS);
+        panels.resize_with(count.max(panels.len()), Panel::default);
+        for (panel, from) in panels.iter_mut().zip(range.step_by(ROWS)) {
+            panel.resize(ROWS / OCTET, q);
+            w.pack(isa, from, panel);
+        }
+        sums.clear();
+        sums.resize(count * m * ROWS, 0.0);
+        for first in (0..q.periods()).step_by(chunk) {
+            let mut token = 0;
+            for tile in x.tiles() {
+                for (panel, sums) in panels.iter().zip(sums.as_chunks_mut().0.chunks_exact_mut(m)) {
+                    let sums = &mut sums[token..token + tile.len];
+                    multiply(panel, tile, first..q.periods().min(first + chunk), sums);
+                }
+                token += tile.len;
+            }
+        }
+    };
     let y = Disjoint::new(y);
     parallel(n.div_ceil(rows), |task| {
-        PANEL.with_borrow_mut(|panel| {
-            SUMS.with_borrow_mut(|sums| {
-                for from in (task * rows..n.min((task + 1) * rows)).step_by(ROWS) {
-                    panel.resize(ROWS / OCTET, q);
-                    for h in 0..ROWS / OCTET {
-                        // Past the last row the last is computed again, and thrown away.
-                        let octet = std::array::from_fn(|r| (from + h * OCTET + r).min(n - 1));
-                        w.pack(isa, octet, h, panel);
-                    }
-                    sums.clear();
-                    sums.resize(m * ROWS, 0.0);
-                    let mut left = sums.as_chunks_mut::<ROWS>().0;
-                    for tile in x.tiles() {
-                        let (sums, rest) = left.split_at_mut(tile.len);
-                        multiply(panel, tile, sums);
-                        left = rest;
-                    }
-                    let kept = ROWS.min(n - from);
-                    for (t, sums) in sums.as_chunks::<ROWS>().0.iter().enumerate() {
-                        // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has.
-                        unsafe { y.range(t * n + from, kept) }.copy_from_slice(&sums[..kept]);
+        SCRATCH.with_borrow_mut(|Scratch { panels, sums, up: up_sums }| {
+            let end = n.min((task + 1) * rows);
+            for from in (task * rows..end).step_by(ROWS * together) {
+                let range = from..end.min(from + ROWS * together);
+                products(w, range.clone(), panels, sums);
+                if let Some((up, act)) = up {
+                    products(up, range.clone(), panels, up_sums);
+                    act_mul_on(isa, act, sums, up_sums);
+                }
+                for t in 0..m {
+                    // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has.
+                    let y = unsafe { y.range(t * n + from, range.len()) };
+                    for (y, sums) in y.chunks_mut(ROWS).zip(sums.chunks_exact(m * ROWS)) {
+                        y.copy_from_slice(&sums[t * ROWS..][..y.len()]);
                     }
                 }
-            });
+            }
         });
     });
 }

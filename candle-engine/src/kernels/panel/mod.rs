@@ -17,10 +17,13 @@ mod vnni;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use self::driver::{has_sign, matmul, Source};
-pub use self::tile::{quantize_group, Quantization, Tile, Tokens};
 #[cfg(target_arch = "x86_64")]
-pub use self::x86::transpose;
+pub use self::avx2::pairs;
+pub use self::driver::{matmul, matmul_gated, Source};
+use self::tile::Tokens;
+pub use self::tile::{Quantization, Tile};
+#[cfg(target_arch = "x86_64")]
+pub use self::x86::{quarter_sums, transpose, transpose_quarters, transpose_sixteen};
 
 /// Numbers of a row that are unpacked at once; a panel's rows are padded to a multiple.
 pub const UNIT: usize = 32;
@@ -28,8 +31,11 @@ pub const UNIT: usize = 32;
 /// Numbers of a row that lie together: what one 32-bit lane multiplies and adds.
 pub const QUAD: usize = 4;
 
-/// Rows that are unpacked at once.
+/// Rows that are unpacked at once, where a register is one of 256 bits.
 pub const OCTET: usize = 8;
+
+/// Rows that are unpacked at once, where a register is one of 512 bits.
+pub const SIXTEEN: usize = 16;
 
 /// Rows, unpacked and interleaved.
 #[derive(Default)]
@@ -76,6 +82,37 @@ impl Panel {
         self.scales[period * self.octets + h] = scales;
         if let Some(to) = self.mins.get_mut(period * self.octets + h) {
             *to = mins;
+        }
+    }
+
+    /// Eights of rows.
+    pub fn octets(&self) -> usize {
+        self.octets
+    }
+
+    /// Fours of numbers in a row, padding included.
+    pub fn quads(&self) -> usize {
+        self.lines.len() / (self.octets / 2)
+    }
+
+    /// Four quants, from number `QUAD · quad` on, of each row of sixteen `s`.
+    #[inline(always)]
+    pub fn sixteen_mut(&mut self, s: usize, quad: usize) -> &mut [u8] {
+        self.lines[quad * (self.octets / 2) + s].0.as_flattened_mut()
+    }
+
+    /// [`Self::set_scales`] of sixteen `s`.
+    #[inline(always)]
+    pub fn set_sixteen_scales(
+        &mut self,
+        s: usize,
+        period: usize,
+        scales: [f32; SIXTEEN],
+        mins: [f32; SIXTEEN],
+    ) {
+        for h in 0..2 {
+            let eight = |v: &[f32; SIXTEEN]| v.as_chunks().0[h];
+            self.set_scales(2 * s + h, period, eight(&scales), eight(&mins));
         }
     }
 

@@ -54,19 +54,21 @@ pub struct Outlier {
     pub value: f32,
 }
 
-/// Up to [`TILE`] tokens, interleaved.
+/// Some tokens, interleaved; one alone lies as its row.
 #[derive(Default)]
 pub struct Tile {
     /// How many tokens there are.
     pub len: usize,
-    /// Four quants of each token: `[k / QUAD][TILE]`
-    pub quads: Vec<[i32; TILE]>,
-    /// `[periods]`
-    pub scales: Vec<[f32; TILE]>,
-    /// `−offset · Σ quant`: where a period's integer sum starts. `[periods]`
-    pub starts: Vec<[i32; TILE]>,
-    /// `scale · Σ quant`, `[periods]`; nothing if the weights have no mins.
-    pub sums: Vec<[f32; TILE]>,
+    /// How many there is room for: the last tile's may be too few.
+    width: usize,
+    /// Four quants of each token, a byte each: `[k / QUAD][width]`
+    pub quads: Vec<i32>,
+    /// `[periods][width]`
+    pub scales: Vec<f32>,
+    /// `−offset · Σ quant`: where a period's integer sum starts. `[periods][width]`
+    pub starts: Vec<i32>,
+    /// `scale · Σ quant`, `[periods][width]`; nothing if the weights have no mins.
+    pub sums: Vec<f32>,
     /// By input, then by token.
     pub outliers: Vec<Outlier>,
 }
@@ -76,24 +78,26 @@ pub struct Tile {
 pub struct Tokens {
     tiles: Vec<Tile>,
     len: usize,
+    width: usize,
 }
 
 impl Tokens {
-    /// Quantizes `x`, rows of `k`, into the buffers that are there.
-    pub fn quantize(&mut self, isa: Isa, x: &[f32], q: &Quantization) {
-        assert!(q.group.is_multiple_of(q.period), "{q:?}");
-        self.len = x.len() / q.k;
-        self.tiles.resize_with(self.len.div_ceil(TILE).max(self.tiles.len()), Tile::default);
-        let tiles = &mut self.tiles[..self.len.div_ceil(TILE)];
-        parallel_chunks(tiles, 1, |i, tile| {
-            let rows = &x[i * TILE * q.k..x.len().min((i + 1) * TILE * q.k)];
+    /// Quantizes `x`, rows of `k`, into the buffers that are there: tiles of `width` tokens.
+    pub fn quantize(&mut self, isa: Isa, x: &[f32], q: &Quantization, width: usize) {
+        assert!(q.group.is_multiple_of(q.period) && q.group.is_multiple_of(UNIT), "{q:?}");
+        (self.len, self.width) = (x.len() / q.k, width);
+        let count = self.len.div_ceil(width);
+        self.tiles.resize_with(count.max(self.tiles.len()), Tile::default);
+        parallel_chunks(&mut self.tiles[..count], 1, |i, tile| {
+            let rows = &x[i * width * q.k..x.len().min((i + 1) * width * q.k)];
+            tile[0].width = width;
             fill(isa, &mut tile[0], rows, q);
         });
     }
 
     /// The tiles; all but the last are full.
     pub fn tiles(&self) -> &[Tile] {
-        &self.tiles[..self.len.div_ceil(TILE)]
+        &self.tiles[..self.len.div_ceil(self.width)]
     }
 
     /// Number of tokens.
@@ -108,46 +112,43 @@ fn fill(isa: Isa, tile: &mut Tile, x: &[f32], q: &Quantization) {
 
 #[inline(always)]
 fn fill_tile(_: impl Arith, tile: &mut Tile, x: &[f32], q: &Quantization) {
+    let width = tile.width;
     tile.len = x.len() / q.k;
-    tile.quads.resize(q.padded() / QUAD, [0; TILE]);
-    tile.scales.resize(q.periods(), [0.0; TILE]);
-    tile.starts.resize(q.periods(), [0; TILE]);
-    tile.sums.resize(if q.has_min { q.periods() } else { 0 }, [0.0; TILE]);
+    tile.quads.resize(q.padded() / QUAD * width, 0);
+    tile.scales.resize(q.periods() * width, 0.0);
+    tile.starts.resize(q.periods() * width, 0);
+    tile.sums.resize(if q.has_min { q.periods() * width } else { 0 }, 0.0);
     tile.outliers.clear();
-    let mut quants = [0; UNIT];
-    for (t, x) in x.chunks_exact(q.k).enumerate() {
+    for (token, x) in x.chunks_exact(q.k).enumerate() {
         for (g, x) in x.chunks(q.group).enumerate() {
-            let (scale, inverse, limit) = group_scale(x, q.outliers);
+            let scale = Scale::of(x, q.outliers);
+            if scale.largest > scale.limit {
+                let outliers = x.iter().enumerate().filter(|(_, x)| x.abs() > scale.limit);
+                let outlier = |(i, &value)| Outlier { input: g * q.group + i, token, value };
+                tile.outliers.extend(outliers.map(outlier));
+            }
             let mut sum = 0;
             for (u, x) in x.chunks(UNIT).enumerate() {
                 let input = g * q.group + u * UNIT;
-                quantize_unit(x, inverse, limit, &mut quants);
-                let quads = quants.as_chunks::<QUAD>().0;
-                for (to, quad) in tile.quads[input / QUAD..].iter_mut().zip(quads) {
-                    to[t] = i32::from_le_bytes(quad.map(|q| q as u8));
+                let quants = scale.quantize(x);
+                let quads = tile.quads[input / QUAD * width..].iter_mut().skip(token).step_by(width);
+                for (to, quad) in quads.zip(quants.as_chunks::<QUAD>().0) {
+                    *to = i32::from_le_bytes(quad.map(|q| q as u8));
                 }
-                if limit < f32::INFINITY {
-                    let outliers = x.iter().enumerate().filter(|(_, x)| x.abs() > limit);
-                    tile.outliers.extend(outliers.map(|(i, &value)| Outlier {
-                        input: input + i,
-                        token: t,
-                        value,
-                    }));
-                }
-                // A period is a part of a unit or whole units.
-                for (i, quants) in quants.chunks(q.period.min(UNIT)).enumerate() {
-                    let at = input + i * q.period;
+                // A period is half a unit or whole units.
+                for (i, quants) in quants.as_chunks::<{ UNIT / 2 }>().0.iter().enumerate() {
+                    let at = input + i * (UNIT / 2);
                     if at % q.period == 0 {
                         sum = 0;
                     }
                     sum += quants.iter().map(|&q| i32::from(q)).sum::<i32>();
-                    if at >= q.k {
-                        break;
-                    }
-                    tile.starts[at / q.period][t] = -q.offset * sum;
-                    tile.scales[at / q.period][t] = scale;
-                    if let Some(sums) = tile.sums.get_mut(at / q.period) {
-                        sums[t] = sum as f32 * scale;
+                    if at < q.k {
+                        let at = at / q.period * width + token;
+                        tile.starts[at] = -q.offset * sum;
+                        tile.scales[at] = scale.scale;
+                        if q.has_min {
+                            tile.sums[at] = sum as f32 * scale.scale;
+                        }
                     }
                 }
             }
@@ -156,64 +157,62 @@ fn fill_tile(_: impl Arith, tile: &mut Tile, x: &[f32], q: &Quantization) {
     tile.outliers.sort_by_key(|outlier| (outlier.input, outlier.token));
 }
 
-/// `scale`, `1 / scale` and the magnitude above which a number is an outlier.
-///
-/// `scale = max |x| / 127`. Zero, or too small to divide by, is 0; a group with an infinity or a NaN gets a
-/// scale of NaN, which every product with it then shows.
-#[inline(always)]
-fn group_scale(x: &[f32], outliers: bool) -> (f32, f32, f32) {
-    let mut limit = f32::INFINITY;
-    if outliers {
-        let mean = sum(x, |x, s| s + x.abs()) / x.len() as f32;
-        if (mean * OUTLIER).is_finite() {
-            limit = mean * OUTLIER;
-        }
-    }
-    let bits = limit.to_bits();
-    // Magnitudes compare as integers, and a NaN is the largest.
-    let mut largest = 0;
-    for v in x {
-        let magnitude = v.to_bits() & 0x7fff_ffff;
-        largest = largest.max(if magnitude > bits && limit < f32::INFINITY { 0 } else { magnitude });
-    }
-    let largest = f32::from_bits(largest);
-    if !largest.is_finite() {
-        return (f32::NAN, 0.0, limit);
-    }
-    let inverse = 127.0 / largest;
-    if inverse.is_finite() {
-        (largest / 127.0, inverse, limit)
-    } else {
-        (0.0, 0.0, limit)
-    }
+/// How the numbers of a group become quants.
+struct Scale {
+    /// What a quant is multiplied by: the largest magnitude but for outliers, over 127. If that is too small to
+    /// divide by, 0; a group with an infinity or a NaN gets NaN, which every product with it then shows.
+    scale: f32,
+    /// The reciprocal, or 0.
+    inverse: f32,
+    /// The largest magnitude of all.
+    largest: f32,
+    /// The magnitude above which a number is an outlier.
+    limit: f32,
 }
 
-/// `x · inverse` to the nearest, ties to even; zero for outliers and beyond the end of `x`.
-#[inline(always)]
-fn quantize_unit(x: &[f32], inverse: f32, limit: f32, quants: &mut [i8; UNIT]) {
-    let mut padded = [0.0; UNIT];
-    let x = match x.try_into() {
-        Ok(whole) => whole,
-        Err(_) => {
-            padded[..x.len()].copy_from_slice(x);
-            &padded
+impl Scale {
+    #[inline(always)]
+    fn of(x: &[f32], outliers: bool) -> Self {
+        // Magnitudes compare as integers, and a NaN is the largest.
+        let magnitude = |v: &f32| v.to_bits() & 0x7fff_ffff;
+        let largest = f32::from_bits(x.iter().map(magnitude).fold(0, u32::max));
+        let (mut limit, mut most) = (f32::INFINITY, largest);
+        if outliers {
+            let mean = sum(x, |x, s| s + x.abs()) / x.len() as f32;
+            if (mean * OUTLIER).is_finite() && largest > mean * OUTLIER {
+                limit = mean * OUTLIER;
+                let bits = limit.to_bits();
+                let inliers = x.iter().map(magnitude).map(|m| if m > bits { 0 } else { m });
+                most = f32::from_bits(inliers.fold(0, u32::max));
+            }
         }
-    };
-    for (q, &v) in quants.iter_mut().zip::<&[f32; UNIT]>(x) {
-        let v = if v.abs() > limit { 0.0 } else { v };
-        // Adding 1.5 · 2^23 leaves the nearest integer in the low bits. An inverse of zero makes zeros, but
-        // for infinities and NaN, whose scale is NaN.
-        *q = (v * inverse + 12_582_912.0).to_bits() as i8;
+        let inverse = 127.0 / most;
+        let (scale, inverse) = match (most.is_finite(), inverse.is_finite()) {
+            (false, _) => (f32::NAN, 0.0),
+            (true, false) => (0.0, 0.0),
+            (true, true) => (most / 127.0, inverse),
+        };
+        Self { scale, inverse, largest, limit }
     }
-}
 
-/// Quantizes one group of a row, for the specification: its scale and its outliers' places.
-pub fn quantize_group(x: &[f32], outliers: bool, quants: &mut [i8]) -> (f32, Vec<usize>) {
-    let (scale, inverse, limit) = group_scale(x, outliers);
-    for (x, to) in x.chunks(UNIT).zip(quants.chunks_mut(UNIT)) {
+    /// The nearest quants, ties to even; zero for outliers and beyond the end of `x`.
+    #[inline(always)]
+    fn quantize(&self, x: &[f32]) -> [i8; UNIT] {
+        let mut padded = [0.0; UNIT];
+        let x: &[f32; UNIT] = match x.try_into() {
+            Ok(whole) => whole,
+            Err(_) => {
+                padded[..x.len()].copy_from_slice(x);
+                &padded
+            }
+        };
         let mut quants = [0; UNIT];
-        quantize_unit(x, inverse, limit, &mut quants);
-        to.copy_from_slice(&quants[..to.len()]);
+        for (quant, &v) in quants.iter_mut().zip(x) {
+            let v = if v.abs() > self.limit { 0.0 } else { v };
+            // Adding 1.5 · 2^23 leaves the nearest integer in the low bits. An inverse of zero makes zeros, also
+            // of infinities and NaN, whose scale is NaN.
+            *quant = (v * self.inverse + 12_582_912.0).to_bits() as i8;
+        }
+        quants
     }
-    (scale, (0..x.len()).filter(|&i| x[i].abs() > limit).collect())
 }

@@ -2,6 +2,7 @@
 //! products up: unpacked quants are unsigned, 8-bit ones with their sign flipped.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::tile::TILE;
 use super::{Panel, Quantization, Tile, OCTET, QUAD};
@@ -20,14 +21,24 @@ macro_rules! level {
 
             /// Adds the products of a panel's rows and a tile's tokens to `y`.
             #[target_feature(enable = $features)]
-            pub fn multiply(panel: &Panel, q: &Quantization, tile: &Tile, y: &mut [[f32; ROWS]]) {
+            pub fn multiply(
+                panel: &Panel,
+                q: &Quantization,
+                tile: &Tile,
+                periods: Range<usize>,
+                y: &mut [[f32; ROWS]],
+            ) {
                 assert!(panel.octets == ROWS / OCTET && y.len() == tile.len && tile.len <= TILE, "a tile");
                 let mut t = 0;
                 while t < tile.len {
                     let left = tile.len - t;
                     $(
                         if left >= $tokens {
-                            some::<$tokens>(panel, q, tile, t, &mut y[t..t + $tokens]);
+                            if q.has_min {
+                                some::<$tokens, true>(panel, q, tile, t, periods.clone(), &mut y[t..t + $tokens]);
+                            } else {
+                                some::<$tokens, false>(panel, q, tile, t, periods.clone(), &mut y[t..t + $tokens]);
+                            }
                             t += $tokens;
                             continue;
                         }
@@ -37,23 +48,30 @@ macro_rules! level {
 
             /// `T` tokens from `first` on.
             #[target_feature(enable = $features)]
-            fn some<const T: usize>(
+            fn some<const T: usize, const MIN: bool>(
                 panel: &Panel,
                 q: &Quantization,
                 tile: &Tile,
                 first: usize,
+                periods: Range<usize>,
                 y: &mut [[f32; ROWS]],
             ) {
                 assert!(first + T <= TILE && y.len() == T, "tokens of a tile");
                 let (lines, _) = panel.lines.as_chunks::<{ ROWS / 16 }>();
                 let (scales, _) = panel.scales.as_chunks::<{ ROWS / OCTET }>();
                 let (mins, _) = panel.mins.as_chunks::<{ ROWS / OCTET }>();
-                let mut outliers = tile.outliers.iter().peekable();
-                let periods = lines.chunks(q.period / QUAD).zip(tile.quads.chunks(q.period / QUAD));
-                for (i, (lines, quads)) in periods.enumerate() {
+                let (quads, _) = tile.quads.as_chunks::<TILE>();
+                let (starts, _) = tile.starts.as_chunks::<TILE>();
+                let (x_scales, _) = tile.scales.as_chunks::<TILE>();
+                let (x_sums, _) = tile.sums.as_chunks::<TILE>();
+                let skipped = tile.outliers.partition_point(|o| o.input < periods.start * q.period);
+                let mut outliers = tile.outliers[skipped..].iter().peekable();
+                let lines = lines.chunks(q.period / QUAD);
+                let each = lines.zip(quads.chunks(q.period / QUAD)).enumerate();
+                for (i, (lines, quads)) in each.take(periods.end).skip(periods.start) {
                     let mut acc = [[$zero(); 2]; T];
                     for t in 0..T {
-                        acc[t] = [$set(tile.starts[i][first + t]); 2];
+                        acc[t] = [$set(starts[i][first + t]); 2];
                     }
                     for (line, x) in lines.iter().zip(quads) {
                         // SAFETY: lines follow each other, and these hold two registers.
@@ -69,28 +87,19 @@ macro_rules! level {
                     }
                     let scales = scales[i].as_flattened();
                     for t in 0..T {
-                        let x_scale = $set_ps(tile.scales[i][first + t]);
+                        let x_scale = $set_ps(x_scales[i][first + t]);
                         for h in 0..2 {
-                            let y = &mut y[t][h * $lanes..][..$lanes];
+                            let at = h * $lanes..(h + 1) * $lanes;
+                            let y = &mut y[t][at.clone()];
                             // SAFETY: a register of the row's numbers each.
                             unsafe {
-                                let scale = $mul($load_ps(scales[h * $lanes..][..$lanes].as_ptr()), x_scale);
-                                let sum = $fma($convert(acc[t][h]), scale, $load_ps(y.as_ptr()));
-                                $store_ps(y.as_mut_ptr(), sum);
-                            }
-                        }
-                    }
-                    if q.has_min {
-                        let mins = mins[i].as_flattened();
-                        for t in 0..T {
-                            let sum = $set_ps(tile.sums[i][first + t]);
-                            for h in 0..2 {
-                                let y = &mut y[t][h * $lanes..][..$lanes];
-                                // SAFETY: a register of the row's numbers each.
-                                unsafe {
-                                    let min = $load_ps(mins[h * $lanes..][..$lanes].as_ptr());
-                                    $store_ps(y.as_mut_ptr(), $fma(sum, min, $load_ps(y.as_ptr())));
+                                let scale = $mul($load_ps(scales[at.clone()].as_ptr()), x_scale);
+                                let mut sum = $fma($convert(acc[t][h]), scale, $load_ps(y.as_ptr()));
+                                if MIN {
+                                    let x_sum = $set_ps(x_sums[i][first + t]);
+                                    sum = $fma(x_sum, $load_ps(mins[i].as_flattened()[at].as_ptr()), sum);
                                 }
+                                $store_ps(y.as_mut_ptr(), sum);
                             }
                         }
                     }

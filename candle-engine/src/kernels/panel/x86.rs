@@ -26,3 +26,52 @@ pub fn transpose(v: [__m256i; 8]) -> [__m256i; 8] {
     }
     columns
 }
+
+/// Rows of sixteen 32-bit parts to columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub fn transpose_sixteen(v: [__m512i; 16]) -> [__m512i; 16] {
+    // Twos of rows, then fours, within each quarter of the columns; then the quarters.
+    let mut two = [_mm512_setzero_si512(); 16];
+    for i in 0..8 {
+        two[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+        two[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+    let mut columns = [_mm512_setzero_si512(); 16];
+    for j in 0..4 {
+        // Column j of each quarter, of four rows each.
+        let mut four = [_mm512_setzero_si512(); 4];
+        for i in 0..4 {
+            let (a, b) = (two[4 * i + j / 2], two[4 * i + 2 + j / 2]);
+            four[i] = if j % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) };
+        }
+        let quarters = transpose_quarters(four);
+        for i in 0..4 {
+            columns[4 * i + j] = quarters[i];
+        }
+    }
+    columns
+}
+
+/// Rows of four 128-bit parts to columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub fn transpose_quarters(v: [__m512i; 4]) -> [__m512i; 4] {
+    let low = [_mm512_shuffle_i32x4::<0x44>(v[0], v[1]), _mm512_shuffle_i32x4::<0x44>(v[2], v[3])];
+    let high = [_mm512_shuffle_i32x4::<0xee>(v[0], v[1]), _mm512_shuffle_i32x4::<0xee>(v[2], v[3])];
+    [
+        _mm512_shuffle_i32x4::<0x88>(low[0], low[1]),
+        _mm512_shuffle_i32x4::<0xdd>(low[0], low[1]),
+        _mm512_shuffle_i32x4::<0x88>(high[0], high[1]),
+        _mm512_shuffle_i32x4::<0xdd>(high[0], high[1]),
+    ]
+}
+
+/// Adds up each quarter of four vectors: quarter `q` of the result has those of `v[0]`, `v[1]`, `v[2]`, `v[3]`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub fn quarter_sums(v: [__m512i; 4]) -> __m512i {
+    let a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    let b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b))
+}
