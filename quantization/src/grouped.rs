@@ -1,7 +1,7 @@
 //! Small integers used in place on the CPU, tensors elsewhere.
 
 use candle_core::{DType, Device, Tensor};
-use candle_engine::ops::{self, GroupedMatrix};
+use candle_engine::ops::{self, Act, GroupedMatrix};
 use candle_engine::weights::{Format, Linear};
 use candle_engine::{Context, Result};
 
@@ -30,6 +30,35 @@ impl Linear for GroupedLinear {
 
     fn format(&self) -> Format {
         self.weight.format()
+    }
+}
+
+/// y = act(x · Gᵀ) · (x · Uᵀ) over mapped integers, in one pass.
+#[derive(Debug)]
+pub struct GroupedGated {
+    act: Act,
+    gate: GroupedMatrix,
+    up: GroupedMatrix,
+}
+
+impl GroupedGated {
+    /// Both are alike ([`GroupedMatrix::is_like`]).
+    pub fn new(act: Act, gate: GroupedMatrix, up: GroupedMatrix) -> Self {
+        Self { act, gate, up }
+    }
+}
+
+impl Linear for GroupedGated {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear_grouped_gated(x, self.act, [&self.gate, &self.up])
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        self.gate.shape()
+    }
+
+    fn format(&self) -> Format {
+        self.gate.format()
     }
 }
 

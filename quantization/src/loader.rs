@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use candle_engine::kernels;
-use candle_engine::ops::{self, Act, Exec};
+use candle_engine::ops::{self, Act, Exec, GroupedMatrix};
 use candle_engine::weights::{Format, Linear, Stored, Weights};
 use candle_engine::{Context, Error, Result};
 
 use crate::compressed_tensors;
 use crate::dense::{Gated, MappedGated, MappedLinear, TensorLinear};
 use crate::gguf_blocks::BlockLinear;
-use crate::grouped::{self, GroupedLinear};
+use crate::grouped::{self, GroupedGated, GroupedLinear};
 use crate::observe::{Observed, Observer};
 
 /// Loads a model's parts from a checkpoint, for one way of running its ops.
@@ -71,13 +71,7 @@ impl Loader {
     }
 
     fn grouped(&self, name: &str, out: usize, inner: usize, bias: bool) -> Result<Option<Box<dyn Linear>>> {
-        let Some(parts) = compressed_tensors::matrix(&*self.weights, name)? else { return Ok(None) };
-        let (got_out, got_inner) = parts.shape();
-        if (got_out, got_inner) != (out, inner) {
-            let (name, expected) = (format!("{name}.weight"), vec![out, inner]);
-            return Err(Error::ShapeMismatch { name, expected, got: vec![got_out, got_inner] });
-        }
-        let weight = parts.join()?;
+        let Some(weight) = self.integers(name, out, inner)? else { return Ok(None) };
         let bias = if bias { Some(self.vector(&format!("{name}.bias"), out)?) } else { None };
         if self.exec.is_fused() {
             return Ok(Some(Box::new(GroupedLinear::new(weight, bias))));
@@ -86,6 +80,17 @@ impl Loader {
         let bias = bias.map(|b| b.to_dtype(dtype)).transpose()?;
         let uploaded = grouped::upload(&weight, name, self.exec.device(), dtype)?;
         Ok(Some(Box::new(TensorLinear::new(uploaded, bias, weight.format()))))
+    }
+
+    /// The matrix, if it is stored as integers with scales.
+    fn integers(&self, name: &str, out: usize, inner: usize) -> Result<Option<GroupedMatrix>> {
+        let Some(parts) = compressed_tensors::matrix(&*self.weights, name)? else { return Ok(None) };
+        let (got_out, got_inner) = parts.shape();
+        if (got_out, got_inner) != (out, inner) {
+            let (name, expected) = (format!("{name}.weight"), vec![out, inner]);
+            return Err(Error::ShapeMismatch { name, expected, got: vec![got_out, got_inner] });
+        }
+        parts.join().map(Some)
     }
 
     fn plain(&self, name: &str, out: usize, inner: usize, bias: bool) -> Result<Box<dyn Linear>> {
@@ -114,15 +119,10 @@ impl Loader {
         inner: usize,
         bias: bool,
     ) -> Result<Box<dyn Linear>> {
-        if self.observer.is_none()
-            && self.exec.is_fused()
-            && [gate, up].iter().all(|name| self.is_dense(name))
-        {
-            let mapped = |name| -> Result<MappedLinear> {
-                let (weight, bias) = self.parts(name, out, inner, bias)?;
-                Ok(MappedLinear::new(weight, bias))
-            };
-            return Ok(Box::new(MappedGated::new(act, mapped(gate)?, mapped(up)?)));
+        if self.observer.is_none() && self.exec.is_fused() {
+            if let Some(gated) = self.gated_in_one_pass(act, [gate, up], (out, inner), bias)? {
+                return Ok(gated);
+            }
         }
         let (gate, up) = (self.linear(gate, out, inner, bias)?, self.linear(up, out, inner, bias)?);
         Ok(Box::new(Gated::new(act, gate, up, self.exec.clone())))
@@ -147,8 +147,35 @@ impl Loader {
         Ok((weight, bias))
     }
 
-    fn is_dense(&self, name: &str) -> bool {
-        self.weights.get(&format!("{name}.weight")).is_ok_and(|w| w.format.is_dense())
+    /// Both matrices over one reading of the activations, if they are stored alike.
+    fn gated_in_one_pass(
+        &self,
+        act: Act,
+        names: [&str; 2],
+        (out, inner): (usize, usize),
+        bias: bool,
+    ) -> Result<Option<Box<dyn Linear>>> {
+        let [gate, up] = names.map(|name| self.weights.get(&format!("{name}.weight")).map(|w| w.format));
+        let alike = match (gate, up) {
+            (Ok(gate), Ok(up)) if gate.is_dense() => up.is_dense(),
+            (Ok(gate), Ok(up)) => ops::reads(gate) && gate == up && !bias,
+            _ => false,
+        };
+        if alike {
+            let [gate, up] = names.map(|name| -> Result<MappedLinear> {
+                let (weight, bias) = self.parts(name, out, inner, bias)?;
+                Ok(MappedLinear::new(weight, bias))
+            });
+            return Ok(Some(Box::new(MappedGated::new(act, gate?, up?))));
+        }
+        if bias {
+            return Ok(None);
+        }
+        let [gate, up] = names.map(|name| self.integers(name, out, inner));
+        Ok(match (gate?, up?) {
+            (Some(gate), Some(up)) if gate.is_like(&up) => Some(Box::new(GroupedGated::new(act, gate, up))),
+            _ => None,
+        })
     }
 }
 

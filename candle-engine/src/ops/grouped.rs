@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use super::linear::{product, with_bias};
+use super::Act;
 use crate::kernels::grouped::{self, Bits, Grouped};
 use crate::kernels::matmul::DenseFormat;
 use crate::kernels::{act, Isa};
@@ -90,6 +91,12 @@ impl GroupedMatrix {
         }
     }
 
+    /// Whether the other has the same bits, groups and shape, and zero points if this has.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.shape, self.format(), self.zeros.is_some())
+            == (other.shape, other.format(), other.zeros.is_some())
+    }
+
     /// All its bytes: integers, scales, zero points as stored in memory.
     pub fn bytes(&self) -> usize {
         self.quants.len() + self.scales.len() + self.zeros.as_ref().map_or(0, |zeros| zeros.len())
@@ -127,5 +134,27 @@ pub fn linear_grouped(x: &Tensor, w: &GroupedMatrix, bias: Option<&Tensor>) -> R
                 y.chunks_exact_mut(w.shape.0).for_each(|row| act::add(row, bias));
             }
         })
+    })
+}
+
+/// The two upper matrices of a gated feed-forward layer, of the same bits, groups and shape.
+///
+/// y = act(x · Gᵀ) · (x · Uᵀ)
+///
+/// Shapes: `x [.., k]`, both matrices `[n, k]` → `[.., n]`. Quantizes `x` to 8 bits per token and group.
+/// Errors: `Input` if the matrices differ; candle's, if the shapes disagree.
+pub fn linear_grouped_gated(x: &Tensor, act: Act, [g, u]: [&GroupedMatrix; 2]) -> Result<Tensor> {
+    if !g.is_like(u) {
+        return Err(Error::Input(format!(
+            "gate of {} {:?}, up of {} {:?}",
+            g.format(),
+            g.shape,
+            u.format(),
+            u.shape
+        )));
+    }
+    product(x, g.shape, |x, y| {
+        grouped::matmul_gated(Isa::best(), &g.view(), &u.view(), act, x, y);
+        Ok(())
     })
 }

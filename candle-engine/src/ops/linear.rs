@@ -32,12 +32,12 @@ pub fn linear(x: &Tensor, w: &Stored, bias: Option<&Tensor>) -> Result<Tensor> {
     })
 }
 
-/// The two upper matrices of a gated feed-forward layer.
+/// The two upper matrices of a gated feed-forward layer, both dense, or both in one block format and without bias.
 ///
 /// y = act(x · Gᵀ + g) · (x · Uᵀ + u)
 ///
 /// Shapes: `x [.., k]`, both matrices `[n, k]`, both biases `[n]` → `[.., n]`. Accumulates in f32.
-/// Errors: as [`linear`].
+/// Errors: as [`linear`]; `Tensor` for other pairs.
 pub fn linear_gated(
     x: &Tensor,
     act: Act,
@@ -45,6 +45,17 @@ pub fn linear_gated(
     [gb, ub]: [Option<&Tensor>; 2],
 ) -> Result<Tensor> {
     let shape = matrix(g)?;
+    if blocks::supports(g.format) {
+        if matrix(u)? != shape || u.format != g.format || gb.is_some() || ub.is_some() {
+            let what = format!("expected what `{}` is, {} {shape:?}, without biases", g.name, g.format);
+            return Err(Error::Tensor { name: u.name.clone(), what });
+        }
+        return product(x, shape, |x, y| {
+            let both = [&g.bytes[..], &u.bytes[..]];
+            blocks::matmul_gated(Isa::best(), g.format, both, act, shape.1, x, y);
+            Ok(())
+        });
+    }
     let (g, u) = (dense(g)?, dense(u)?);
     product(x, shape, |x, y| {
         with_bias(gb, |gb| with_bias(ub, |ub| matmul_gated(x, (g, gb), (u, ub), act, y)))?
