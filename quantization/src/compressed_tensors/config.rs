@@ -18,7 +18,8 @@ pub fn check(config: &Value) -> Result<()> {
     let config = object(config, KEY)?;
     expect(config, KEY, "quant_method", &["compressed-tensors"])?;
     expect(config, KEY, "format", FORMATS)?;
-    expect(config, KEY, "quantization_status", &["compressed"])?;
+    // Either is said of models whose tensors are compressed.
+    expect(config, KEY, "quantization_status", &["compressed", "frozen"])?;
     for key in ["sparsity_config", "transform_config", "moe_sparsity_config"] {
         if let Some(value) = get(config, key).filter(|value| !is_trivial(value)) {
             return Err(Error::config(format!("{KEY}.{key}"), format!("{value} is not supported")));

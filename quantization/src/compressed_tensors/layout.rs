@@ -62,6 +62,8 @@ impl Parts {
         let scales = per_row(&self.scales, out)?;
         let zeros = match &self.zeros {
             None => None,
+            // Early versions store the zeros of symmetric ones too.
+            Some(zeros) if bits == Bits::Int8 && zeros.bytes.iter().all(|&byte| byte == 0) => None,
             Some(zeros) if bits == Bits::Int8 => {
                 return Err(err(zeros, "zero points of 8-bit integers are not supported".into()));
             }

@@ -108,7 +108,7 @@ fn what_is_wrong_is_named() {
     assert!(with(&[quants.clone(), sixteen]).contains("groups of 16 inputs are no multiple of 32"));
     let wrong = ("w.weight_scale", "I32", &[1, 1][..], floats(&[1.0]));
     assert!(with(&[quants.clone(), wrong]).contains("`w.weight_scale`: expected F32, F16 or BF16, got I32"));
-    let zero = ("w.weight_zero_point", "I8", &[1, 1][..], vec![0]);
+    let zero = ("w.weight_zero_point", "I8", &[1, 1][..], vec![1]);
     let text = with(&[quants.clone(), scale.clone(), zero]);
     assert!(text.contains("`w.weight_zero_point`: zero points of 8-bit"), "{text}");
     let order = ("w.weight_g_idx", "I32", &[64][..], vec![0; 256]);
