@@ -27,9 +27,9 @@ pub(crate) fn q4_0(row: &[f32], importance: &[f32], part: &mut Part) {
         push_scale(scale, SCALES, &mut part.quants);
         let inverse = inverse(scale);
         let quants = w.map(|w| {
-            let (q, number) = round(w * inverse + int4::OFFSET, 0.0, 15.0);
-            part.error += f64::from(w - (q - int4::OFFSET) * scale).powi(2);
-            number as u8
+            let (q, number) = round(w * inverse, -int4::OFFSET, 15.0 - int4::OFFSET);
+            part.error += f64::from(w - q * scale).powi(2);
+            (number + int4::OFFSET as i32) as u8
         });
         let (low, high) = quants.split_at(BLOCK / 2);
         part.quants.extend(low.iter().zip(high).map(|(low, high)| low | high << 4));

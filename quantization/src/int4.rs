@@ -10,8 +10,7 @@ pub(crate) const OFFSET: f32 = 8.0;
 const MOST: f32 = 15.0;
 
 /// Divisors of a group's largest magnitude. Above 7 it may be clipped, and the many small numbers have finer steps.
-const DIVISORS: [f32; 15] =
-    [6.5, 6.75, 7.0, 7.25, 7.5, 7.75, 8.0, 8.25, 8.5, 8.75, 9.0, 9.25, 9.5, 9.75, 10.0];
+const DIVISORS: [f32; 8] = [6.6, 7.0, 7.4, 7.8, 8.2, 8.7, 9.3, 10.0];
 
 /// Shares of a group's range that are kept where there is a zero point.
 const SHARES: [f32; 8] = [1.03, 1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.75];
@@ -35,9 +34,9 @@ pub(crate) fn encode(
         let inverse = inverse(scale);
         for pair in w.as_chunks::<2>().0 {
             let [low, high] = pair.map(|w| {
-                let (q, number) = round(w * inverse + zero, 0.0, MOST);
-                part.error += f64::from(w - (q - zero) * scale).powi(2);
-                number as u8
+                let (q, number) = round(w * inverse, -zero, MOST - zero);
+                part.error += f64::from(w - q * scale).powi(2);
+                (number + zero as i32) as u8
             });
             part.quants.push(low | high << 4);
         }
@@ -47,59 +46,73 @@ pub(crate) fn encode(
 /// The scale that minimises Σ h · (w − scale · q)², -8 ≤ q ≤ 7, among those that `format` can store.
 pub(crate) fn search(w: &[f32], h: &[f32], format: DenseFormat) -> f32 {
     let most = max_abs(w);
-    let mut best = Candidate { error: f32::INFINITY, scale: 0.0, fit: 0.0 };
+    let mut best = Candidate::NONE;
     for divisor in DIVISORS {
         best = best.or(w, h, stored(most / divisor, format), OFFSET);
     }
     // For the integers that the best one chose, least squares gives a scale that is better still.
-    best.or(w, h, stored(best.fit, format), OFFSET).scale
+    for _ in 0..2 {
+        best = best.or(w, h, stored(fit(w, h, best.scale), format), OFFSET);
+    }
+    best.scale
 }
 
 /// Scale and zero point that minimise Σ h · (w − scale · (q − zero))², 0 ≤ q ≤ 15.
 fn search_range(w: &[f32], h: &[f32], format: DenseFormat) -> (f32, f32) {
     let (low, high) = w.iter().fold((0f32, 0f32), |(low, high), &w| (low.min(w), high.max(w)));
-    let mut best = (Candidate { error: f32::INFINITY, scale: 0.0, fit: 0.0 }, OFFSET);
+    let mut best = Candidate::NONE;
     for share in SHARES {
         let scale = stored(share * (high - low) / MOST, format);
         let zero = round(-share * low * inverse(scale), 0.0, MOST).0;
-        let candidate = best.0.or(w, h, scale, zero);
-        if candidate.error < best.0.error {
-            best = (candidate, zero);
-        }
+        best = best.or(w, h, scale, zero);
     }
-    (best.0.scale, best.1)
+    (best.scale, best.zero)
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     error: f32,
     scale: f32,
-    /// The scale that fits the integers best which this one chooses.
-    fit: f32,
+    zero: f32,
 }
 
+/// Sums side by side: what lets the compiler use vectors.
+const LANES: usize = 8;
+
 impl Candidate {
-    /// This one, or that of another scale if its error is less.
+    const NONE: Self = Self { error: f32::INFINITY, scale: 0.0, zero: OFFSET };
+
+    /// This one, or another if its error is less.
     fn or(self, w: &[f32], h: &[f32], scale: f32, zero: f32) -> Self {
-        const LANES: usize = 8;
         if scale <= 0.0 || !scale.is_finite() {
             return self;
         }
         let inverse = inverse(scale);
-        let (mut error, mut cross, mut square) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
+        let mut error = [0f32; LANES];
         for (w, h) in w.as_chunks::<LANES>().0.iter().zip(h.as_chunks::<LANES>().0) {
             for i in 0..LANES {
-                let q = round(w[i] * inverse + zero, 0.0, MOST).0 - zero;
+                let q = round(w[i] * inverse, -zero, MOST - zero).0;
                 let miss = w[i] - q * scale;
                 error[i] += h[i] * miss * miss;
-                cross[i] += h[i] * w[i] * q;
-                square[i] += h[i] * q * q;
             }
         }
-        let sum = |lanes: [f32; LANES]| lanes.iter().sum::<f32>();
-        match sum(error) {
-            error if error < self.error => Self { error, scale, fit: sum(cross) / sum(square) },
+        match error.iter().sum::<f32>() {
+            error if error < self.error => Self { error, scale, zero },
             _ => self,
         }
     }
+}
+
+/// The scale that fits best to the integers that this one chooses: Σ h·w·q / Σ h·q².
+fn fit(w: &[f32], h: &[f32], scale: f32) -> f32 {
+    let inverse = inverse(scale);
+    let (mut cross, mut square) = ([0f32; LANES], [0f32; LANES]);
+    for (w, h) in w.as_chunks::<LANES>().0.iter().zip(h.as_chunks::<LANES>().0) {
+        for i in 0..LANES {
+            let q = round(w[i] * inverse, -OFFSET, MOST - OFFSET).0;
+            cross[i] += h[i] * w[i] * q;
+            square[i] += h[i] * q * q;
+        }
+    }
+    cross.iter().sum::<f32>() / square.iter().sum::<f32>()
 }
