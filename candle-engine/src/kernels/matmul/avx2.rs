@@ -3,34 +3,42 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{aligned, Act, DenseFormat, Rows, Stored, Widened, CHUNK, PACK_TOKENS};
+use super::many::{Laid, PANEL};
+use super::prefetch::{prefetch, prefetch_far, LINE};
+use super::tiles::Tiles;
+use super::{aligned, Act, DenseFormat, Rows, Stored, CHUNK};
 
-tiles!("avx2,fma,f16c", lanes = 8, rows = [8, 6, 4, 3]);
-panels!("avx2,fma,f16c", lanes = 8, rows = 3);
+type Vector = __m256;
+
+/// Vectors that `add_sums` takes.
+const GROUP: usize = 4;
+
+tiles!("avx2,fma,f16c", lanes = 8, rows = [8, 4]);
+many!("avx2,fma,f16c", lanes = 8, tokens = [2, 3]);
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn zero() -> __m256 {
+fn zero() -> Vector {
     _mm256_setzero_ps()
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn load(from: &[f32; 8]) -> __m256 {
+fn load(from: &[f32; 8]) -> Vector {
     // SAFETY: eight floats, at any address.
     unsafe { _mm256_loadu_ps(from.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn store(v: __m256, to: &mut [f32; 8]) {
+fn store(v: Vector, to: &mut [f32; 8]) {
     // SAFETY: eight floats, at any address.
     unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn load_stored<F: Stored>(from: &[F::Raw; 8]) -> __m256 {
+fn load_stored<F: Stored>(from: &[F::Raw; 8]) -> Vector {
     let from = from.as_ptr();
     match F::FORMAT {
         // SAFETY: an element of this format has four bytes, so there are 32.
@@ -49,27 +57,20 @@ fn load_stored<F: Stored>(from: &[F::Raw; 8]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+fn fma(a: Vector, b: Vector, c: Vector) -> Vector {
     _mm256_fmadd_ps(a, b, c)
 }
 
-/// Each vector's sum of lanes: halves, then quarters, then pairs.
+/// Adds each vector's sum to its total: halves, then quarters, then pairs.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn sums(v: [__m256; 4]) -> [f32; 4] {
-    quarter_sums(v.map(|v| _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1))))
-}
-
-/// The same from the second step on.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn quarter_sums([a, b, c, d]: [__m128; 4]) -> [f32; 4] {
+fn add_sums(v: [Vector; GROUP], to: &mut [f32; GROUP]) {
+    let [a, b, c, d] = v.map(|v| _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)));
     let ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
     let cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
     let even = _mm_shuffle_ps(ab, cd, 0b10_00_10_00);
     let odd = _mm_shuffle_ps(ab, cd, 0b11_01_11_01);
-    let mut sums = [0.0; 4];
+    let to = to.as_mut_ptr();
     // SAFETY: four floats, at any address.
-    unsafe { _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(even, odd)) };
-    sums
+    unsafe { _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), _mm_add_ps(even, odd))) };
 }

@@ -3,35 +3,42 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::avx2::quarter_sums;
-use super::{aligned, Act, DenseFormat, Rows, Stored, Widened, CHUNK, PACK_TOKENS};
+use super::many::{Laid, PANEL};
+use super::prefetch::{prefetch, prefetch_far, LINE};
+use super::tiles::Tiles;
+use super::{aligned, Act, DenseFormat, Rows, Stored, CHUNK};
 
-tiles!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c", lanes = 16, rows = [8, 8, 8, 6]);
-panels!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c", lanes = 16, rows = 6);
+type Vector = __m512;
+
+/// Vectors that `add_sums` takes.
+const GROUP: usize = 8;
+
+tiles!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c", lanes = 16, rows = [8, 8]);
+many!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c", lanes = 16, tokens = [5, 6]);
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn zero() -> __m512 {
+fn zero() -> Vector {
     _mm512_setzero_ps()
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn load(from: &[f32; 16]) -> __m512 {
+fn load(from: &[f32; 16]) -> Vector {
     // SAFETY: sixteen floats, at any address.
     unsafe { _mm512_loadu_ps(from.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn store(v: __m512, to: &mut [f32; 16]) {
+fn store(v: Vector, to: &mut [f32; 16]) {
     // SAFETY: sixteen floats, at any address.
     unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn load_stored<F: Stored>(from: &[F::Raw; 16]) -> __m512 {
+fn load_stored<F: Stored>(from: &[F::Raw; 16]) -> Vector {
     let from = from.as_ptr();
     match F::FORMAT {
         // SAFETY: an element of this format has four bytes, so there are 64.
@@ -50,16 +57,41 @@ fn load_stored<F: Stored>(from: &[F::Raw; 16]) -> __m512 {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+fn fma(a: Vector, b: Vector, c: Vector) -> Vector {
     _mm512_fmadd_ps(a, b, c)
 }
 
-/// Each vector's sum of lanes: halves, then quarters, and so on.
+/// Adds each vector's sum to its total: halves, then quarters, and so on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn sums(v: [__m512; 4]) -> [f32; 4] {
-    quarter_sums(v.map(|v| {
-        let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-        _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1))
-    }))
+fn add_sums([a, b, c, d, e, f, g, h]: [Vector; GROUP], to: &mut [f32; GROUP]) {
+    let even = quarters(halves(a, c), halves(e, g));
+    let odd = quarters(halves(b, d), halves(f, h));
+    let low = _mm512_shuffle_ps::<0b01_00_01_00>(even, odd);
+    let high = _mm512_shuffle_ps::<0b11_10_11_10>(even, odd);
+    let pairs = _mm512_add_ps(low, high);
+    let both = _mm512_add_ps(pairs, _mm512_permute_ps::<0b10_11_00_01>(pairs));
+    // Every second lane is a sum, and they are in order.
+    let sums = _mm256_castsi256_ps(_mm512_cvtepi64_epi32(_mm512_castps_si512(both)));
+    let to = to.as_mut_ptr();
+    // SAFETY: eight floats, at any address.
+    unsafe { _mm256_storeu_ps(to, _mm256_add_ps(_mm256_loadu_ps(to), sums)) };
+}
+
+/// The sums of the halves of two vectors, side by side.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn halves(a: Vector, b: Vector) -> Vector {
+    let low = _mm512_insertf32x8::<1>(a, _mm512_castps512_ps256(b));
+    let high = _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b);
+    _mm512_add_ps(low, high)
+}
+
+/// The same of the halves of each half.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn quarters(a: Vector, b: Vector) -> Vector {
+    let low = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+    let high = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
+    _mm512_add_ps(low, high)
 }

@@ -4,34 +4,42 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-use super::{aligned, Act, DenseFormat, Rows, Stored, Widened, CHUNK, PACK_TOKENS};
+use super::many::{Laid, PANEL};
+use super::prefetch::{prefetch, prefetch_far, LINE};
+use super::tiles::Tiles;
+use super::{aligned, Act, DenseFormat, Rows, Stored, CHUNK};
 
-tiles!("neon", lanes = 4, rows = [8, 8, 8, 6]);
-panels!("neon", lanes = 4, rows = 6);
+type Vector = float32x4_t;
+
+/// Vectors that `add_sums` takes.
+const GROUP: usize = 4;
+
+tiles!("neon", lanes = 4, rows = [8, 8]);
+many!("neon", lanes = 4, tokens = [5, 6]);
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn zero() -> float32x4_t {
+fn zero() -> Vector {
     vdupq_n_f32(0.0)
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn load(from: &[f32; 4]) -> float32x4_t {
+fn load(from: &[f32; 4]) -> Vector {
     // SAFETY: four floats.
     unsafe { vld1q_f32(from.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn store(v: float32x4_t, to: &mut [f32; 4]) {
+fn store(v: Vector, to: &mut [f32; 4]) {
     // SAFETY: four floats.
     unsafe { vst1q_f32(to.as_mut_ptr(), v) }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn load_stored<F: Stored>(from: &[F::Raw; 4]) -> float32x4_t {
+fn load_stored<F: Stored>(from: &[F::Raw; 4]) -> Vector {
     // Loads of bytes: they alone ask for no alignment.
     let from = from.as_ptr().cast::<u8>();
     match F::FORMAT {
@@ -58,15 +66,14 @@ fn load_stored<F: Stored>(from: &[F::Raw; 4]) -> float32x4_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+fn fma(a: Vector, b: Vector, c: Vector) -> Vector {
     vfmaq_f32(c, a, b)
 }
 
-/// Each vector's sum of lanes: neighbours, then pairs.
+/// Adds each vector's sum to its total: neighbours, then pairs.
 #[inline]
 #[target_feature(enable = "neon")]
-fn sums([a, b, c, d]: [float32x4_t; 4]) -> [f32; 4] {
-    let mut sums = [0.0; 4];
-    store(vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)), &mut sums);
-    sums
+fn add_sums([a, b, c, d]: [Vector; GROUP], to: &mut [f32; GROUP]) {
+    let sums = vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d));
+    store(vaddq_f32(load(to), sums), to);
 }

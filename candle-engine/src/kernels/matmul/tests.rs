@@ -1,4 +1,5 @@
 use super::driver::{run, Part};
+use super::tiles::Tiles;
 use super::*;
 use crate::kernels::testing::numbers;
 use crate::kernels::threads::set_threads;
@@ -86,16 +87,24 @@ fn every_isa_matches_scalar_at_every_tile() {
             compare(t, n, 37, format, t % 4);
         }
     }
-    for (t, n, k) in
-        [(1, 300, 2060), (40, 100, 1030), (5, 97, 3000), (600, 3, 1025), (33, 1, 1), (64, 193, 64)]
-    {
+    for (t, n, k) in [
+        (1, 300, 2060),
+        (40, 100, 1030),
+        (5, 97, 3000),
+        (600, 3, 1025),
+        (33, 1, 1),
+        (64, 193, 64),
+        (24, 9, 70),
+        (65, 6, 1100),
+        (77, 33, 31),
+    ] {
         FORMATS.into_iter().for_each(|format| compare(t, n, k, format, 1));
     }
 }
 
 #[test]
 fn an_element_does_not_depend_on_its_batch() {
-    let (n, k, most) = (105, 1100, 67);
+    let (n, k, most) = (105, 1100, 131);
     let x = numbers(5, most * k);
     let w = numbers(6, n * k);
     for isa in Isa::available() {
@@ -103,7 +112,19 @@ fn an_element_does_not_depend_on_its_batch() {
             let bytes = store(&w, format, 3);
             let term = (Dense::new(&bytes[3..], format, n, k), None);
             let whole = product(isa, &x, term, most);
-            for (start, t) in [(0, 1), (66, 1), (5, 2), (9, 3), (11, 4), (1, 5), (20, 31), (3, 32), (2, 61)] {
+            for (start, t) in [
+                (0, 1),
+                (66, 1),
+                (5, 2),
+                (9, 3),
+                (11, 4),
+                (1, 5),
+                (20, 31),
+                (3, 32),
+                (2, 61),
+                (67, 64),
+                (2, 128),
+            ] {
                 let part = product(isa, &x[start * k..][..t * k], term, t);
                 assert_eq!(bits(&part), bits(&whole[start * n..][..t * n]), "{isa} {format:?} {start}+{t}");
             }
@@ -111,7 +132,7 @@ fn an_element_does_not_depend_on_its_batch() {
             for (start, rows) in [(0, 1), (104, 1), (3, 2), (50, 17)] {
                 let size = k * format.size();
                 let dense = Dense::new(&bytes[3 + start * size..][..rows * size], format, rows, k);
-                for t in [1, 7, 67] {
+                for t in [1, 7, 67, 131] {
                     let part = product(isa, &x[..t * k], (dense, None), t);
                     for (i, row) in part.chunks(rows).enumerate() {
                         assert_eq!(
@@ -133,7 +154,7 @@ fn the_thread_count_changes_nothing() {
     let bytes = store(&w, DenseFormat::BF16, 0);
     let term = (Dense::new(&bytes, DenseFormat::BF16, n, k), None);
     for isa in Isa::available() {
-        for t in [1, 6, 50] {
+        for t in [1, 6, 50, 70] {
             let x = numbers(8, t * k);
             set_threads(1);
             let alone = product(isa, &x, term, t);
@@ -157,7 +178,7 @@ fn fusion_changes_nothing() {
         (dense, bias.then_some(&biases[i][..n]))
     };
     for isa in Isa::available() {
-        for t in [1, 2, 5, 40] {
+        for t in [1, 2, 5, 40, 70] {
             let x = numbers(9, t * k);
             let terms = [term(0, 130, true), term(1, 7, false), term(2, 40, true)];
             let mut outs = [vec![0.0; t * 130], vec![0.0; t * 7], vec![0.0; t * 40]];
@@ -196,7 +217,7 @@ fn infinity_and_nan_go_through() {
     for isa in Isa::available() {
         for format in FORMATS {
             for k in [1, 5, 16, 23, 40, 1050] {
-                for t in [1, 3, 4, 33] {
+                for t in [1, 3, 4, 33, 65] {
                     for (value, check) in [
                         (f32::NAN, f32::is_nan as fn(f32) -> bool),
                         (f32::INFINITY, |y| y == f32::INFINITY),
@@ -256,8 +277,26 @@ fn the_public_functions_agree() {
 }
 
 #[test]
+fn tiles_cover_the_tokens() {
+    for (least, most) in [(2, 3), (20, 6)] {
+        for count in least..200 {
+            let tiles = Tiles::new(count, most);
+            let mut end = 0;
+            for tokens in (0..tiles.count()).map(|tile| tiles.get(tile)) {
+                assert!(
+                    tokens.start == end && (most - 1..=most).contains(&tokens.len()),
+                    "{count} {tokens:?}"
+                );
+                end = tokens.end;
+            }
+            assert_eq!((end, tiles.tokens()), (count, count));
+        }
+    }
+}
+
+#[test]
 fn empty_shapes_are_fine() {
-    for (t, n, k) in [(0, 5, 7), (3, 0, 7), (3, 5, 0), (0, 0, 0)] {
+    for (t, n, k) in [(0, 5, 7), (3, 0, 7), (3, 5, 0), (70, 5, 0), (0, 0, 0)] {
         let (x, bytes) = (vec![1.0; t * k], vec![0; n * k * 4]);
         let y = product(Isa::best(), &x, (Dense::new(&bytes, DenseFormat::F32, n, k), None), t);
         assert!(y.iter().all(|&y| y == 0.0), "{t} {n} {k}");
