@@ -1,9 +1,8 @@
-//! The common driver: cuts outputs into tasks, runs the tiles over them and applies the epilogue.
+//! The common driver: cuts outputs into tasks, runs the tiles over them and gates them.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::epilogue::{add_bias, Epilogue};
 use super::many::Laid;
 #[cfg(target_arch = "aarch64")]
 use super::neon;
@@ -15,38 +14,12 @@ use super::{Act, Dense, DenseFormat, Disjoint, Isa, Rows, Stored, Term, BF16, F1
 use crate::kernels::isa::Level;
 use crate::kernels::threads::{parallel, threads};
 
-/// One matrix, its output, and what lies between.
-pub(super) struct Part<'a> {
-    term: Term<'a>,
-    epilogue: Epilogue<'a>,
-    y: Disjoint<'a, f32>,
-    y_len: usize,
-}
-
-impl<'a> Part<'a> {
-    pub(super) fn new(term: Term<'a>, epilogue: Epilogue<'a>, y: &'a mut [f32]) -> Self {
-        let y_len = y.len();
-        Self { term, epilogue, y: Disjoint::new(y), y_len }
-    }
-
-    fn rows(&self) -> usize {
-        self.term.0.rows
-    }
-
-    /// Panics unless the part's lengths agree with the input of `t` tokens.
-    fn check(&self, x: &[f32], t: usize) {
-        let check = |(w, bias): &Term| {
-            assert_eq!(x.len(), t * w.cols, "x of {t} tokens and a matrix of {} inputs", w.cols);
-            assert_eq!(self.y_len, t * w.rows, "y of {t} tokens and a matrix of {} outputs", w.rows);
-            if let Some(bias) = bias {
-                assert_eq!(bias.len(), w.rows, "bias of a matrix of {} outputs", w.rows);
-            }
-        };
-        check(&self.term);
-        if let Epilogue::Gate { up, .. } = &self.epilogue {
-            check(up);
-        }
-    }
+/// What gates a product: y = act(sum) · (sum of `up`).
+pub(super) struct Gate<'a> {
+    /// The matrix beside the gate.
+    pub(super) up: Term<'a>,
+    /// The gate's activation.
+    pub(super) act: Act,
 }
 
 /// Bytes of a matrix that make a task when memory sets the pace: some ten microseconds of reading.
@@ -81,18 +54,26 @@ impl Input<'_> {
     }
 }
 
-/// Computes all parts, in one parallel region or, with many tokens, two for each `TOKENS` of them.
-pub(super) fn run(isa: Isa, x: &[f32], parts: &[Part]) {
-    let Some(first) = parts.iter().find(|part| part.rows() > 0) else {
-        return parts.iter().for_each(|part| part.check(x, x.len() / part.term.0.cols.max(1)));
-    };
-    let (t, cols) = (first.y_len / first.rows(), first.term.0.cols);
-    parts.iter().for_each(|part| part.check(x, t));
-    if t == 0 {
+/// y = x · Wᵀ + b, perhaps gated, in one parallel region or, with many tokens, two for each `TOKENS`.
+pub(super) fn run(isa: Isa, x: &[f32], w: Term, gate: Option<Gate>, y: &mut [f32]) {
+    let (rows, cols) = (w.0.rows, w.0.cols);
+    let t = y.len().checked_div(rows).unwrap_or(x.len() / cols.max(1));
+    let terms = || std::iter::once(&w).chain(gate.as_ref().map(|gate| &gate.up));
+    for (w, bias) in terms() {
+        assert_eq!(x.len(), t * w.cols, "x of {t} tokens and a matrix of {} inputs", w.cols);
+        assert_eq!(y.len(), t * w.rows, "y of {t} tokens and a matrix of {} outputs", w.rows);
+        if let Some(bias) = bias {
+            assert_eq!(bias.len(), w.rows, "bias of a matrix of {} outputs", w.rows);
+        }
+    }
+    if y.is_empty() {
         return;
     }
-    if parts.iter().all(|part| t < part.term.0.format.many()) {
-        return region(isa, Input::Few(Rows::new(x, cols, cols, t)), 0, parts);
+    let few = terms().all(|(w, _)| t < w.format.many());
+    let y = Disjoint::new(y);
+    let product = Product { isa, w, gate, y };
+    if few {
+        return product.region(Input::Few(Rows::new(x, cols, cols, t)), 0);
     }
     let [lanes, most] = shape(isa);
     let mut buffer = LAID.take();
@@ -102,7 +83,7 @@ pub(super) fn run(isa: Isa, x: &[f32], parts: &[Part]) {
         let (start, end) = (turn * t / turns, (turn + 1) * t / turns);
         let x = Rows::new(&x[start * cols..], cols, cols, end - start);
         let x = Laid::new(x, Tiles::new(x.count, most), lanes, &mut buffer);
-        region(isa, Input::Many(x), start, parts);
+        product.region(Input::Many(x), start);
     }
     LAID.set(buffer);
 }
@@ -120,21 +101,6 @@ fn shape(isa: Isa) -> [usize; 2] {
     }
 }
 
-/// All parts for some tokens, whose outputs begin with token `first`.
-fn region(isa: Isa, x: Input, first: usize, parts: &[Part]) {
-    let blocks = |part: &Part| part.rows().div_ceil(x.task_rows(&part.term.0));
-    parallel(parts.iter().map(blocks).sum(), |mut task| {
-        for part in parts {
-            let blocks = blocks(part);
-            if task < blocks {
-                let rows = x.task_rows(&part.term.0);
-                return block(isa, x, first, part, task * rows..part.rows().min((task + 1) * rows));
-            }
-            task -= blocks;
-        }
-    });
-}
-
 /// Buffers of a thread, kept for its next task.
 #[derive(Default)]
 struct Scratch {
@@ -148,56 +114,77 @@ thread_local! {
     static LAID: RefCell<Vec<f32>> = RefCell::default();
 }
 
-/// One task: some rows of one part, all tokens.
-fn block(isa: Isa, x: Input, first: usize, part: &Part, rows: Range<usize>) {
-    let w = &part.term;
-    // Where this thread's next task begins if the others keep pace.
-    let next = w.0.row_start(rows.start + rows.len() * threads());
-    let product = Product { isa, x, rows: rows.clone() };
-    SCRATCH.with_borrow_mut(|Scratch { sums, up, tile }| {
-        match &part.epilogue {
-            Epilogue::Gate { up: u, act } => {
-                product.compute(w, u.0.row_start(rows.start), sums, tile);
-                product.compute(u, next, up, tile);
-                gate(isa, *act, sums, up);
-            }
-            Epilogue::Store | Epilogue::Add => product.compute(w, next, sums, tile),
-        }
-        for (token, sums) in (first..).zip(sums.chunks_exact(rows.len())) {
-            // SAFETY: each task has rows, that is columns of y, of its own.
-            let y = unsafe { part.y.range(token * part.rows() + rows.start, rows.len()) };
-            match part.epilogue {
-                Epilogue::Add => y.iter_mut().zip(sums).for_each(|(y, sum)| *y += *sum),
-                Epilogue::Store | Epilogue::Gate { .. } => y.copy_from_slice(sums),
-            }
-        }
-    });
-}
-
-/// What a task multiplies.
+/// What is computed.
 struct Product<'a> {
     isa: Isa,
-    x: Input<'a>,
-    rows: Range<usize>,
+    w: Term<'a>,
+    gate: Option<Gate<'a>>,
+    y: Disjoint<'a, f32>,
 }
 
 impl Product<'_> {
+    /// Some tokens, whose outputs begin with token `first`.
+    fn region(&self, x: Input, first: usize) {
+        let (rows, step) = (self.w.0.rows, x.task_rows(&self.w.0));
+        parallel(rows.div_ceil(step), |task| {
+            self.block(x, first, task * step..rows.min((task + 1) * step));
+        });
+    }
+
+    /// One task: some rows, all tokens.
+    fn block(&self, x: Input, first: usize, rows: Range<usize>) {
+        // Where this thread's next task begins if the others keep pace.
+        let next = self.w.0.row_start(rows.start + rows.len() * threads());
+        SCRATCH.with_borrow_mut(|Scratch { sums, up, tile }| {
+            match &self.gate {
+                Some(Gate { up: u, act }) => {
+                    self.compute(x, &self.w, rows.clone(), u.0.row_start(rows.start), sums, tile);
+                    self.compute(x, u, rows.clone(), next, up, tile);
+                    gate(self.isa, *act, sums, up);
+                }
+                None => self.compute(x, &self.w, rows.clone(), next, sums, tile),
+            }
+            for (token, sums) in (first..).zip(sums.chunks_exact(rows.len())) {
+                // SAFETY: each task has rows, that is columns of y, of its own.
+                let y = unsafe { self.y.range(token * self.w.0.rows + rows.start, rows.len()) };
+                y.copy_from_slice(sums);
+            }
+        });
+    }
+
     /// sums\[t, r\] = x\[t\] · w\[r\] + b\[r\], while what is at `next` is asked for.
-    fn compute(&self, (w, bias): &Term, next: *const u8, sums: &mut Vec<f32>, tile: &mut Vec<f32>) {
-        sums.resize(self.x.tokens() * self.rows.len(), 0.0);
+    fn compute(
+        &self,
+        x: Input,
+        (w, bias): &Term,
+        rows: Range<usize>,
+        next: *const u8,
+        sums: &mut Vec<f32>,
+        tile: &mut Vec<f32>,
+    ) {
+        sums.resize(x.tokens() * rows.len(), 0.0);
         match w.format {
-            DenseFormat::F32 => self.dots::<F32>(w.part(self.rows.clone()), next, sums, tile),
-            DenseFormat::F16 => self.dots::<F16>(w.part(self.rows.clone()), next, sums, tile),
-            DenseFormat::BF16 => self.dots::<BF16>(w.part(self.rows.clone()), next, sums, tile),
+            DenseFormat::F32 => self.dots::<F32>(x, w.part(rows.clone()), next, sums, tile),
+            DenseFormat::F16 => self.dots::<F16>(x, w.part(rows.clone()), next, sums, tile),
+            DenseFormat::BF16 => self.dots::<BF16>(x, w.part(rows.clone()), next, sums, tile),
         }
         if let Some(bias) = bias {
-            add_bias(sums, &bias[self.rows.clone()]);
+            for sums in sums.chunks_exact_mut(rows.len()) {
+                sums.iter_mut().zip(&bias[rows.clone()]).for_each(|(sum, bias)| *sum += bias);
+            }
         }
     }
 
     /// sums\[t, r\] = x\[t\] · w\[r\]
-    fn dots<F: Stored>(&self, w: Rows<F::Raw>, next: *const u8, sums: &mut [f32], tile: &mut Vec<f32>) {
-        match (self.isa.level(), self.x) {
+    fn dots<F: Stored>(
+        &self,
+        x: Input,
+        w: Rows<F::Raw>,
+        next: *const u8,
+        sums: &mut [f32],
+        tile: &mut Vec<f32>,
+    ) {
+        match (self.isa.level(), x) {
             (Level::Scalar, Input::Few(x)) => scalar::few::<F>(x, w, sums),
             (Level::Scalar, Input::Many(x)) => scalar::many::<F>(x, w, sums),
             #[cfg(target_arch = "x86_64")]

@@ -5,7 +5,6 @@
 //! whatever the number of tokens, the token's place among them, the thread count and what it is fused with.
 
 mod driver;
-mod epilogue;
 mod prefetch;
 mod scalar;
 mod tiles;
@@ -26,8 +25,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use self::driver::{run, Part};
-use self::epilogue::Epilogue;
+use self::driver::{run, Gate};
 use super::act::Act;
 use super::isa::Isa;
 use super::threads::Disjoint;
@@ -134,22 +132,7 @@ impl<'a> Dense<'a> {
 ///
 /// If the lengths do not agree.
 pub fn matmul(x: &[f32], w: &Dense, bias: Option<&[f32]>, y: &mut [f32]) {
-    run(Isa::best(), x, &[Part::new((*w, bias), Epilogue::Store, y)]);
-}
-
-/// Multiplies by several matrices of the same input, in one parallel region.
-///
-/// outs\[i\] = x · Wᵢᵀ + bᵢ
-///
-/// Shapes: `x [t, k]`, `wᵢ [nᵢ, k]`, `biasᵢ [nᵢ]` → `outs[i] [t, nᵢ]`. Accumulates in f32.
-///
-/// # Panics
-///
-/// If the lengths do not agree.
-pub fn matmul_many(x: &[f32], terms: &[Term], outs: &mut [&mut [f32]]) {
-    assert_eq!(terms.len(), outs.len(), "one output for each matrix");
-    let parts = terms.iter().zip(outs).map(|(&term, y)| Part::new(term, Epilogue::Store, y));
-    run(Isa::best(), x, &parts.collect::<Vec<_>>());
+    run(Isa::best(), x, (*w, bias), None, y);
 }
 
 /// The two upper matrices of a gated MLP, in one parallel region.
@@ -162,20 +145,7 @@ pub fn matmul_many(x: &[f32], terms: &[Term], outs: &mut [&mut [f32]]) {
 ///
 /// If the lengths do not agree.
 pub fn matmul_gated(x: &[f32], gate: Term, up: Term, act: Act, y: &mut [f32]) {
-    run(Isa::best(), x, &[Part::new(gate, Epilogue::Gate { up, act }, y)]);
-}
-
-/// Multiplies by a matrix and adds to what is there.
-///
-/// y = y + (x · Wᵀ + b)
-///
-/// Shapes: `x [t, k]`, `w [n, k]`, `bias [n]`, `y [t, n]`. Accumulates in f32.
-///
-/// # Panics
-///
-/// If the lengths do not agree.
-pub fn matmul_add(x: &[f32], w: &Dense, bias: Option<&[f32]>, y: &mut [f32]) {
-    run(Isa::best(), x, &[Part::new((*w, bias), Epilogue::Add, y)]);
+    run(Isa::best(), x, gate, Some(Gate { up, act }), y);
 }
 
 /// A number format as a type, for kernels that are compiled once for each.
