@@ -11,6 +11,11 @@ mod progress;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use candle_engine::kernels::Recycler;
+
+#[global_allocator]
+static ALLOCATOR: Recycler = Recycler::new();
+
 fn main() -> ExitCode {
     let start = Instant::now();
     let cli = args::Cli::from_process();

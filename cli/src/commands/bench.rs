@@ -171,11 +171,10 @@ fn summary(bench: &Opened, options: &LoadOptions, rows: &mut [Row]) -> String {
         return line;
     }
     let ceilings = Ceilings::measure(Isa::best());
+    // Norms, and often the embedding, are floats beside integers.
     let float = |format| matches!(format, Format::F32 | Format::F16 | Format::BF16);
-    let multiplies = match bench.model.totals().first() {
-        Some(total) if float(total.format) => ceilings.gflops,
-        _ => ceilings.gops,
-    };
+    let floats = bench.model.totals().iter().all(|total| float(total.format));
+    let multiplies = if floats { ceilings.gflops } else { ceilings.gops };
     line += &format!(
         "; peaks: read {:.1} GB/s, f32 {:.0} GFLOP/s, int8 {:.0} Gop/s",
         ceilings.gb_per_s, ceilings.gflops, ceilings.gops
