@@ -26,7 +26,7 @@ struct Quantized {
 
 pub fn open(format: &str, path: &Path) -> Outcome<Box<dyn Engine>> {
     let device = Device::Cpu;
-    if format == "q8_0" {
+    if path.join("model.gguf").is_file() {
         let mut file = File::open(path.join("model.gguf"))?;
         let content = Content::read(&mut file)?;
         let model = ModelWeights::from_gguf(content, &mut file, &device)?;
