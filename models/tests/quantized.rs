@@ -318,6 +318,17 @@ fn what_cannot_be_done_is_said() {
     let gone = target.0.join("gone");
     refuses(write_folder(&origin(), &gone, &recipe("int8"), None, &mut none), &["gone"]);
 
+    // A head of other rows than the configuration says.
+    let odd = Folder::new();
+    for name in ["config.json", "model.safetensors"] {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("builtin/stories");
+        std::fs::copy(source.join(name), odd.0.join(name)).unwrap();
+    }
+    let text = std::fs::read_to_string(odd.0.join("config.json")).unwrap();
+    std::fs::write(odd.0.join("config.json"), text.replace("\"head_dim\": 32", "\"head_dim\": 64")).unwrap();
+    let odd = Origin::open(&Source::Folder(odd.0.clone())).unwrap();
+    refuses(write_gguf(&odd, &file, &recipe("f16"), &mut none), &["k_proj", "expected shape [128, 192]"]);
+
     let config = quantized.0.join("config.json");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("\"num_bits\": 8", "\"num_bits\": 5")).unwrap();
@@ -335,6 +346,11 @@ fn what_is_kept_stays_as_it_is() {
     assert!(changed.iter().all(|t| t.layer.is_some_and(|layer| layer > 0)), "{changed:?}");
     let layers = origin().config.dims.layers;
     assert_eq!(changed.len(), 7 * (layers - 1));
+    let json = std::fs::read_to_string(folder.0.join("config.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let ignored = json["quantization_config"]["ignore"].as_array().unwrap();
+    assert!(ignored.iter().any(|name| name == "lm_head"), "{ignored:?}");
+    assert_eq!(ignored.len(), 7 + 1, "a layer and the head: {ignored:?}");
     let model = open(&folder.0);
     assert!(model.decoder().config().tied_head);
     let ids: Vec<u32> = (5..60).collect();

@@ -27,8 +27,9 @@ impl<'a> Rows<'a> {
     /// Errors: `Tensor` for any other format, or if this is no matrix.
     pub fn new(stored: &'a Stored) -> Result<Self> {
         let err = |what: String| Error::Tensor { name: stored.name.clone(), what };
-        let [rows, cols] = stored.shape[..] else {
-            return Err(err(format!("expected a matrix, got shape {:?}", stored.shape)));
+        let (rows, cols) = match stored.shape[..] {
+            [rows, cols] if rows > 0 && cols > 0 => (rows, cols),
+            _ => return Err(err(format!("expected a matrix, got shape {:?}", stored.shape))),
         };
         let dense = match stored.format {
             Format::F32 => Some(DenseFormat::F32),

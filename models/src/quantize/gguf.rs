@@ -60,24 +60,22 @@ fn job(step: &Step, config: &DecoderConfig, rotated_in_pairs: bool) -> Result<Jo
         Some("k_proj") if rotated_in_pairs => Some(config.dims.kv_heads),
         _ => None,
     };
+    let order = heads.map(|heads| pairs(heads, config.dims.head_dim));
+    if let Some(rows) = order.as_ref().map(Vec::len).filter(|rows| step.source.shape.first() != Some(rows)) {
+        let (name, got) = (step.source.name.clone(), step.source.shape.clone());
+        let expected = std::iter::once(rows).chain(got.iter().skip(1).copied()).collect();
+        return Err(Error::ShapeMismatch { name, expected, got });
+    }
     let (name, kind) = match (step.target, step.source.shape.len()) {
         (Some(target), _) => (name, Kind::Matrix(Encoding::new(target, step.source.format, None))),
         (None, 1) => (format!("{name}.{end}"), Kind::Vector(Target::F32)),
-        (None, _) if heads.is_none() => (format!("{name}.{end}"), Kind::Copy),
+        (None, _) if order.is_none() => (format!("{name}.{end}"), Kind::Copy),
         (None, _) => {
             let target = super::job::same(step.source.format);
             (name, Kind::Matrix(Encoding::new(target, step.source.format, None)))
         }
     };
-    Ok(Job {
-        source: step.source.clone(),
-        name,
-        kind,
-        layer: step.layer,
-        inputs: None,
-        outputs: None,
-        order: heads.map(|heads| pairs(heads, config.dims.head_dim)),
-    })
+    Ok(Job { source: step.source.clone(), name, kind, layer: step.layer, inputs: None, outputs: None, order })
 }
 
 /// The name in GGUF of what is `base` in the Hub's checkpoints.
@@ -189,7 +187,7 @@ fn describe(config: &DecoderConfig, target: Target) -> Result<Vec<(String, MetaV
     }
     let windows: Vec<_> = config.layers.iter().map(|layer| layer.window).collect();
     // Source: llama.cpp's `smollm3`, which rotates all layers but every fourth.
-    let rotated = |i: usize| arch != "smollm3" || (i + 1) % 4 != 0;
+    let rotated = |i: usize| arch != "smollm3" || !(i + 1).is_multiple_of(4);
     if !config.layers.iter().enumerate().all(|(i, layer)| layer.rope == rotated(i)) {
         return Err(Error::config("no_rope_layers", "GGUF cannot say which layers are not rotated"));
     }

@@ -64,6 +64,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The head was the embedding, and no longer is.
     pub untied: bool,
+    /// The head is the embedding.
+    pub tied: bool,
 }
 
 impl Plan {
@@ -106,7 +108,7 @@ impl Plan {
                 _ => Step { source, name, target: None, layer },
             });
         }
-        Ok(Self { steps, untied })
+        Ok(Self { steps, untied, tied: config.tied_head && !untied })
     }
 
     /// The matrices that are converted, and to what.
@@ -114,11 +116,17 @@ impl Plan {
         self.steps.iter().filter_map(|step| Some((step.name.clone(), step.target?))).collect()
     }
 
-    /// The matrices that stay as they are, but for the embedding.
+    /// The matrices that multiply and stay floats, among them a head that is still the embedding.
     pub fn kept(&self, names: &TensorNames) -> Vec<String> {
-        let matrices = self.steps.iter().filter(|step| step.target.is_none() && step.source.shape.len() == 2);
-        let bases = matrices.filter_map(|step| step.name.strip_suffix(".weight"));
-        bases.filter(|&base| base != names.embedding).map(str::to_owned).collect()
+        let is_float = |step: &&Step| step.target.is_none_or(|target| !target.is_grouped());
+        let matrices = self.steps.iter().filter(|step| step.source.shape.len() == 2).filter(is_float);
+        let bases = matrices.map(|step| step.name.strip_suffix(".weight").unwrap_or(&step.name));
+        let mut kept: Vec<String> =
+            bases.filter(|&base| base != names.embedding).map(str::to_owned).collect();
+        if self.tied {
+            kept.push(names.head.into());
+        }
+        kept
     }
 }
 

@@ -130,6 +130,10 @@ impl Calibration {
             let stored = weights.get(&format!("{name}.weight"))?;
             let columns = Rows::new(&stored)?.column_maxima();
             inner = columns.len();
+            if inner != x.len() {
+                let (name, got) = (stored.name, stored.shape);
+                return Err(Error::ShapeMismatch { name, expected: vec![got[0], x.len()], got });
+            }
             for (i, (&w, &x)) in columns.iter().zip(x).enumerate() {
                 most_x[from(i)] = most_x[from(i)].max(x);
                 most_w[from(i)] = most_w[from(i)].max(w);
