@@ -1,9 +1,13 @@
-"""Measure the story-teller: held-out perplexity, and how much of what it tells it has read word for word.
+"""Measure the story-teller: held-out perplexity, whether it knows whom a story is about, and how much of what it
+tells it has read word for word.
 
     python evaluate.py train.txt held_out.txt ../stories
 
 Copying is the share of word 8-grams that occur in the training stories. Stories that the grammar itself tells anew are
 the yardstick beside it: they share phrases with the training text without having copied any.
+
+A pronoun is right where those of its sex together are likelier than those of the other; a name that a story has told
+before is right where no other name is likelier.
 """
 
 import re
@@ -15,6 +19,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.nn import functional as F
 
+import words as W
 from model import Llama
 
 STORIES, TOKENS, TEMPERATURE, TOP_P, N = 50, 150, 0.8, 0.95, 8
@@ -36,6 +41,24 @@ def perplexity(model, tokenizer, stories):
         total += F.cross_entropy(model(ids[:, :-1])[0], ids[0, 1:], reduction="sum").item()
         count += ids.shape[1] - 1
     return float(torch.tensor(total / count).exp()), count
+
+
+@torch.no_grad()
+def references(model, tokenizer, stories):
+    """How many pronouns, and names of one token told before, are right, each in %."""
+    ids = lambda words: [tokenizer.token_to_id("Ġ" + w) for w in words if tokenizer.token_to_id("Ġ" + w) is not None]
+    both = lambda words: ids(words.split() + words.title().split())
+    she, he, names = both("she her hers herself"), both("he him his himself"), ids(W.GIRLS + W.BOYS)
+    right = {"pronouns": [], "names": []}
+    for story in stories:
+        tokens = torch.tensor([tokenizer.encode(story).ids])
+        p = model(tokens)[0].softmax(-1)
+        for i, target in enumerate(tokens[0, 1:].tolist()):
+            if target in she or target in he:
+                right["pronouns"].append((p[i, she].sum() > p[i, he].sum()).item() == (target in she))
+            elif target in names and target in tokens[0, : i + 1]:
+                right["names"].append(names[p[i, names].argmax()] == target)
+    return {what: 100 * sum(x) / len(x) for what, x in right.items()}
 
 
 @torch.no_grad()
@@ -63,6 +86,7 @@ def main(train, held_out, folder):
     model, tokenizer = load(folder)
     held_out = Path(held_out).read_text().splitlines()
     ppl, count = perplexity(model, tokenizer, held_out)
+    right = references(model, tokenizer, held_out)
 
     seen = set()
     for line in open(train):
@@ -72,6 +96,8 @@ def main(train, held_out, folder):
     print("| measure | value |\n| --- | --- |")
     print(f"| parameters | {sum(p.numel() for p in model.parameters()):,} |")
     print(f"| held-out perplexity, per token ({len(held_out)} stories, {count:,} tokens) | {ppl:.3f} |")
+    print(f"| pronouns of the right sex in them | {right['pronouns']:.1f} % |")
+    print(f"| names taken up again that are the right one | {right['names']:.1f} % |")
     print(f"| word {N}-grams of {STORIES} sampled stories that the training text contains | {share(told):.1f} % |")
     print(f"| the same for stories that the grammar tells anew | {share(held_out):.1f} % |")
     for prompt in PROMPTS:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 END = "<|endoftext|>"
-VOCAB = 2048
+VOCAB = 2560
 
 
 def main(corpus, out):

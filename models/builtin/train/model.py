@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 CONFIG = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 2048, "hidden_size": 192, "intermediate_size": 512,
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 2560, "hidden_size": 192, "intermediate_size": 512,
     "num_hidden_layers": 4, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32, "hidden_act": "silu",
     "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "rope_scaling": None, "attention_bias": False,
     "mlp_bias": False, "attention_dropout": 0.0, "tie_word_embeddings": True, "initializer_range": 0.02, "bos_token_id": 0,

@@ -41,7 +41,7 @@ class Actor:
 
     def _name(self, rng, taken):
         while True:
-            if rng.random() < 0.6:
+            if rng.random() < 0.8:
                 name = rng.choice(W.GIRLS if self.sex == "f" else W.BOYS)
             else:
                 tails = W.NAME_TAILS_F if self.sex == "f" else W.NAME_TAILS_M
@@ -124,10 +124,13 @@ class Story:
 
     # -- the cast
     def actor(self, slot, **kw):
-        a = Actor(self.rng, self.taken, **kw)
-        # Two characters of one sex make pronouns ambiguous; most stories avoid it.
-        while slot != "h" and a.sex == self.bound["h"].sex and self.rng.random() < 0.8:
-            a = Actor(self.rng, self.taken, **kw)
+        # Two characters of one sex make pronouns ambiguous; nearly all stories avoid it.
+        while True:
+            taken = set(self.taken)
+            a = Actor(self.rng, taken, **kw)
+            if slot == "h" or a.sex != self.bound["h"].sex or self.rng.random() < 0.05:
+                break
+        self.taken = taken
         self.bound[slot] = a
         return a
 

@@ -1,10 +1,11 @@
 """Train the story-teller on stories.
 
-    python train.py train.txt held_out.txt ../stories --steps 1400 --state state.pt
+    python train.py train.txt held_out.txt ../stories --steps 1600 --state state.pt
 
-The learning rate warms up, stays and decays linearly to zero at the last step. A state is saved every few minutes and
-taken up again if present; a larger `--steps` then goes on from there. Matrices are trained by Muon (momentum,
-orthogonalised by Newton-Schulz iterations), embeddings and norms by AdamW.
+The learning rate warms up, stays and decays linearly to zero at the last step. A state is saved every so many steps and
+taken up again if present, so `--steps` may still change while the rate has not begun to fall. `--init` begins with the
+weights of an earlier model. Matrices are trained by Muon (momentum, orthogonalised by Newton-Schulz iterations),
+embeddings and norms by AdamW.
 """
 
 import argparse
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.nn import functional as F
 
-from model import CONFIG, Llama
+from model import Llama
+
+WARM_UP, DECAY = 100, 0.6  # steps; share of all steps
 
 
 def orthogonalise(g, steps=5):
@@ -51,9 +54,9 @@ class Muon(torch.optim.Optimizer):
                 p.add_(update, alpha=-lr * max(1, p.shape[0] / p.shape[1]) ** 0.5)
 
 
-def tokens(tokenizer, path, part=0, parts=1):
-    """Every `parts`-th story of a file as one stream, each begun by the end token of the one before."""
-    lines = Path(path).read_text().splitlines()[part::parts]
+def tokens(tokenizer, path):
+    """The stories of a file as one stream, each begun by the end token of the one before."""
+    lines = Path(path).read_text().splitlines()
     return np.concatenate([np.array(e.ids, dtype=np.uint16) for e in tokenizer.encode_batch(lines)])
 
 
@@ -69,8 +72,10 @@ def batches(stream, batch, length, seed):
 
 
 def loss_of(model, x, y):
-    """The loss of every token."""
-    return F.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="none").view_as(y)
+    """The loss of every token, computed in bf16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(x)
+    return F.cross_entropy(logits.float().flatten(0, 1), y.flatten(), reduction="none").view_as(y)
 
 
 def reference_words(tokenizer, stream):
@@ -92,28 +97,36 @@ def references(x, y, marks):
     return again.any(2) & (marks[y] == 1) | (marks[y] == 2)
 
 
+def weights_of(folder, tokenizer):
+    """The weights of an earlier model, its embeddings arranged for `tokenizer`: a token that it had not gets the mean
+    of the tokens that it was made of."""
+    weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
+    earlier = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    known, rows = earlier.get_vocab(), weights["model.embed_tokens.weight"]
+    parts = lambda t: [known[t]] if t in known else [known[p.value] for p in earlier.model.tokenize(t)]
+    names = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    weights["model.embed_tokens.weight"] = torch.stack([rows[parts(t)].mean(0) for t in names])
+    return weights
+
+
 @torch.no_grad()
-def evaluate(model, stream, length, windows=48):
+def evaluate(model, stream, length, windows=96):
     gen = batches(stream, 16, length, seed=0)
     return sum(loss_of(model, *next(gen)).mean().item() for _ in range(windows // 16)) / (windows // 16)
 
 
-def work(rank, a):
-    """One of `a.workers` processes with one thread each: on busy cores they wait for each other once a step, not once an operation."""
+def train(a):
     torch.manual_seed(a.seed)
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{a.state.resolve()}.meet", rank=rank, world_size=a.workers)
+    torch.set_num_threads(a.threads)
     tokenizer = Tokenizer.from_file(str(a.model / "tokenizer.json"))
-    stream, held_out = tokens(tokenizer, a.train, rank, a.workers), tokens(tokenizer, a.held_out)
+    stream, held_out = tokens(tokenizer, a.train), tokens(tokenizer, a.held_out)
     marks = reference_words(tokenizer, stream)
     model = Llama()
-    params = list(model.parameters())
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim == 1 or "embed" in n]
     opts = [Muon(matrices, a.lr), torch.optim.AdamW(others, a.lr / 5, betas=(0.9, 0.95), weight_decay=0.0)]
     bases = [o.param_groups[0]["lr"] for o in opts]
-    if rank == 0:
-        print(f"{sum(p.numel() for p in params):,} parameters, {len(stream) * a.workers:,} training tokens or so", flush=True)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(stream):,} training tokens", flush=True)
 
     step, mean = 0, None
     if a.state.exists():
@@ -122,23 +135,19 @@ def work(rank, a):
         for o, s in zip(opts, saved["opts"]):
             o.load_state_dict(s)
         step = saved["step"]
-    share = a.batch // a.workers
-    feed = batches(stream, share, a.length, seed=(a.seed, rank, step))
-    began = saved_at = time.monotonic()
+    elif a.init:
+        model.load_state_dict(weights_of(a.init, tokenizer))
+    losses_of = torch.compile(lambda x, y: loss_of(model, x, y)) if a.compile else lambda x, y: loss_of(model, x, y)
+    feed = batches(stream, a.batch, a.length, seed=(a.seed, step))
+    began, first = time.process_time(), step
     while step < a.steps:
-        # Warm-up, flat, then linear to zero over the last 60 % of the steps; the focus on references fades with it.
-        scale = min(1, (step + 1) / 50, (1 - step / a.steps) / 0.6)
+        # Warm-up, flat, then linear to zero; the focus on references goes the same way.
+        scale = min(1, (step + 1) / WARM_UP, (1 - step / a.steps) / DECAY)
         x, y = next(feed)
-        losses = loss_of(model, x, y)
+        losses = losses_of(x, y)
         weights = 1 + a.focus * scale * references(x, y, marks)
         ((losses * weights).sum() / weights.sum()).backward()
-        # One sum carries the gradients and the plain loss.
-        flat = torch.cat([p.grad.flatten() for p in params] + [losses.mean().detach().view(1)])
-        dist.all_reduce(flat)
-        flat /= a.workers
-        for p, g in zip(params, flat.split([p.numel() for p in params] + [1])):
-            p.grad.copy_(g.view_as(p))
-        now = flat[-1].item()
+        now = losses.detach().mean().item()
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         for o, base in zip(opts, bases):
             o.param_groups[0]["lr"] = base * scale
@@ -146,33 +155,31 @@ def work(rank, a):
             o.zero_grad()
         step += 1
         mean = now if mean is None else 0.97 * mean + 0.03 * now
-        clock = time.monotonic()
-        if rank == 0 and step % 20 == 0:
-            print(json.dumps(dict(step=step, minutes=round((clock - began) / 60, 2), loss=round(mean, 4))), flush=True)
-        if rank == 0 and (clock - saved_at > 60 * a.save_every or step == a.steps):
+        if step % 20 == 0:
+            rate = (step - first) * x.numel() / (time.process_time() - began)
+            print(json.dumps(dict(step=step, loss=round(mean, 4), tokens_per_cpu_second=round(rate))), flush=True)
+        if step % a.save_every == 0 or step == a.steps:
             print(f"step {step} held-out loss {evaluate(model, held_out, a.length):.4f}", flush=True)
             temporary = a.state.with_suffix(".tmp")
             torch.save(dict(model=model.state_dict(), opts=[o.state_dict() for o in opts], step=step), temporary)
             temporary.replace(a.state)
-            saved_at = clock
-    dist.destroy_process_group()
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("train"), p.add_argument("held_out"), p.add_argument("model", type=Path)
-    p.add_argument("--steps", type=int, default=1400)
+    p.add_argument("--steps", type=int, default=1600)
     p.add_argument("--state", type=Path, default=Path("state.pt"))
-    p.add_argument("--workers", type=int, default=2)
-    p.add_argument("--batch", type=int, default=16)
+    p.add_argument("--init", type=Path, help="folder of an earlier model of the same shape")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--compile", action="store_true", help="a third faster; needs a C++ compiler")
+    p.add_argument("--batch", type=int, default=24)
     p.add_argument("--length", type=int, default=256)
-    p.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW's is a fifth")
+    p.add_argument("--lr", type=float, default=0.01, help="of Muon; AdamW's is a fifth")
     p.add_argument("--focus", type=float, default=8, help="extra weight of references at the full learning rate")
-    p.add_argument("--save-every", type=float, default=4, help="minutes")
+    p.add_argument("--save-every", type=int, default=200, help="steps")
     p.add_argument("--seed", type=int, default=1)
-    a = p.parse_args()
-    Path(f"{a.state.resolve()}.meet").unlink(missing_ok=True)
-    torch.multiprocessing.spawn(work, (a,), nprocs=a.workers)
+    train(p.parse_args())
 
 
 if __name__ == "__main__":
