@@ -66,7 +66,6 @@ def main():
     for shape in args.model:
         for fmt in args.formats:
             bench.compare(shape, fmt)
-            bench.save()
     bench.print()
 
 
@@ -144,6 +143,7 @@ class Bench:
         row = self.results.setdefault(key(shape, fmt, engine), dict(isa=figures.pop("isa"), commit=figures.pop("commit")))
         for name, values in figures.items():
             row.setdefault(name, []).extend(values)
+        self.save()
 
     def llama(self, fmt, path, tests, repetitions):
         kv = {"int8": "q8_0"}.get(self.args.kv_type, self.args.kv_type)
