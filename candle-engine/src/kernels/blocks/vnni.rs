@@ -15,10 +15,7 @@ const WIDE: usize = 2 * GROUP;
 const CACHE_LINE: usize = 64;
 /// Scales and mins in a block of 256.
 const MOST_SCALES: usize = 16;
-/// Most tokens that are multiplied in place.
-pub const TOKENS: usize = 3;
-
-/// `out(row, t, y)` for runs of the rows `range` of `w` and each of up to [`TOKENS`] tokens.
+/// `out(row, t, y)` for runs of the rows `range` of `w` and each token.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub fn matmul<B: Block>(
     w: &[u8],
@@ -32,15 +29,9 @@ pub fn matmul<B: Block>(
         let rows = rows(w, row_bytes, from, range.end);
         // Where the next rows begin. They may be another task's: that will want them at about this time.
         let next = w.get((from + SIXTEEN) * row_bytes..).unwrap_or_default();
-        let mut y = [[0.0; SIXTEEN]; TOKENS];
-        match x {
-            [a] => direct::<B, 1>(rows, [a], next, &mut y),
-            [a, b] => direct::<B, 2>(rows, [a, b], next, &mut y),
-            [a, b, c] => direct::<B, 3>(rows, [a, b, c], next, &mut y),
-            _ => panic!("{} tokens", x.len()),
-        }
-        for (t, y) in y.iter().enumerate().take(x.len()) {
-            out(from, t, &y[..kept]);
+        for (t, x) in x.iter().enumerate() {
+            let next = if t == 0 { next } else { &[] };
+            out(from, t, &direct::<B>(rows, x, next)[..kept]);
         }
     }
 }
@@ -96,17 +87,12 @@ fn rows(w: &[u8], row_bytes: usize, from: usize, end: usize) -> [&[u8]; SIXTEEN]
     std::array::from_fn(|r| &w[(from + r).min(end - 1) * row_bytes..][..row_bytes])
 }
 
-/// Sixteen rows by `T` tokens; `next` are the weights to come.
+/// Sixteen rows by one token; `next` are the weights to come.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn direct<B: Block, const T: usize>(
-    rows: [&[u8]; SIXTEEN],
-    x: [&Tile; T],
-    next: &[u8],
-    out: &mut [[f32; SIXTEEN]; TOKENS],
-) {
+fn direct<B: Block>(rows: [&[u8]; SIXTEEN], x: &Tile, next: &[u8]) -> [f32; SIXTEEN] {
     let zero = _mm512_setzero_ps();
-    let mut y = [zero; T];
+    let mut y = zero;
     let (mut scales, mut mins) = ([zero; MOST_SCALES], [zero; MOST_SCALES]);
     let row_bytes = rows[0].len();
     for step in 0..row_bytes.div_ceil(Step::<B>::BYTES) {
@@ -116,42 +102,40 @@ fn direct<B: Block, const T: usize>(
         for u in 0..groups.div_ceil(2) {
             let group = step * (Step::<B>::LEN / GROUP) + 2 * u;
             let pair = 2 * u + 1 < groups;
-            let mut a = [_mm512_setzero_si512(); T];
-            for t in 0..T {
-                a[t] = load_pair(&x[t].quads[group * (GROUP / QUAD)..], pair);
-            }
-            let mut parts = [[_mm512_setzero_si512(); 4]; T];
+            let a = load_pair(&x.quads[group * (GROUP / QUAD)..], pair);
+            let mut parts = [_mm512_setzero_si512(); 4];
             for j in 0..4 {
-                let mut dots = [[_mm512_setzero_si512(); 4]; T];
+                let mut dots = [_mm512_setzero_si512(); 4];
                 for r in 0..4 {
                     let w = unit::<B>(&rows[4 * j + r][step * Step::<B>::BYTES..], u, groups);
-                    for t in 0..T {
-                        dots[t][r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, a[t]);
-                    }
+                    dots[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, a);
                 }
-                for t in 0..T {
-                    parts[t][j] = quarter_sums(dots[t]);
-                }
+                parts[j] = quarter_sums(dots);
             }
-            for t in 0..T {
-                let dots = transpose_quarters(parts[t]);
-                for g in 0..if pair { 2 } else { 1 } {
-                    let at = (2 * u + g) * (GROUP / B::SCALED);
-                    let period = (group + g) * (GROUP / B::SCALED);
-                    let [first, second] = [dots[2 * g], dots[2 * g + 1]];
-                    if B::SCALED == GROUP {
-                        let dot = _mm512_add_epi32(first, second);
-                        y[t] = add::<B>(y[t], dot, x[t], period, scales[at], mins[at]);
-                    } else {
-                        y[t] = add::<B>(y[t], first, x[t], period, scales[at], mins[at]);
-                        y[t] = add::<B>(y[t], second, x[t], period + 1, scales[at + 1], mins[at + 1]);
-                    }
+            let dots = transpose_quarters(parts);
+            for g in 0..if pair { 2 } else { 1 } {
+                let at = (2 * u + g) * (GROUP / B::SCALED);
+                let period = (group + g) * (GROUP / B::SCALED);
+                let [first, second] = [dots[2 * g], dots[2 * g + 1]];
+                if B::SCALED == GROUP {
+                    let dot = _mm512_add_epi32(first, second);
+                    y = add::<B>(y, dot, x, period, scales[at], mins[at]);
+                } else {
+                    y = add::<B>(y, first, x, period, scales[at], mins[at]);
+                    y = add::<B>(y, second, x, period + 1, scales[at + 1], mins[at + 1]);
                 }
             }
         }
     }
-    for t in 0..T {
-        out[t] = to_array(y[t]);
+    to_array(y)
+}
+
+/// Brings so many bytes from `at` on nearer; they may lie past the end.
+#[inline(always)]
+fn prefetch(bytes: &[u8], at: usize, len: usize) {
+    for line in (at..at + len).step_by(CACHE_LINE) {
+        // SAFETY: SSE is part of the baseline, and nothing is dereferenced.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(line).cast()) };
     }
 }
 
@@ -166,15 +150,6 @@ fn add<B: Block>(y: __m512, dot: __m512i, x: &Tile, i: usize, scale: __m512, min
         _mm512_fmadd_ps(_mm512_set1_ps(x.sums[i]), min, y)
     } else {
         y
-    }
-}
-
-/// Brings so many bytes from `at` on nearer; they may lie past the end.
-#[inline(always)]
-fn prefetch(bytes: &[u8], at: usize, len: usize) {
-    for line in (at..at + len).step_by(CACHE_LINE) {
-        // SAFETY: SSE is part of the baseline, and nothing is dereferenced.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(line).cast()) };
     }
 }
 
@@ -270,8 +245,8 @@ fn unpack_scales<B: Block>(
     let at = step * Step::<B>::BYTES;
     match B::FORMAT {
         Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => {
-            for b in 0..groups {
-                scales[b] = half(words(rows, at + b * B::BYTES));
+            for (b, scale) in scales[..groups].iter_mut().enumerate() {
+                *scale = half(words(rows, at + b * B::BYTES));
             }
         }
         Format::Q4_1 | Format::Q5_1 => {

@@ -11,7 +11,7 @@ use crate::kernels::panel::{
 /// Numbers that are unpacked at once.
 const WIDE: usize = 64;
 
-/// `out(row, t, y)` for runs of the rows `range` of `w` and each of up to three tokens.
+/// `out(row, t, y)` for runs of the rows `range` of `w` and each token.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub fn matmul<const BITS: u32>(
     w: &Grouped,
@@ -22,84 +22,58 @@ pub fn matmul<const BITS: u32>(
     for from in range.clone().step_by(SIXTEEN) {
         // Past the last row the last again.
         let rows = std::array::from_fn(|r| (from + r).min(range.end - 1));
-        let mut y = [[0.0; SIXTEEN]; 3];
-        match x {
-            [] => {}
-            [a] => direct::<BITS, 1>(w, rows, [a], &mut y),
-            [a, b] => direct::<BITS, 2>(w, rows, [a, b], &mut y),
-            [a, b, c] => direct::<BITS, 3>(w, rows, [a, b, c], &mut y),
-            _ => panic!("{} tokens", x.len()),
-        }
-        for (t, y) in y.iter().enumerate().take(x.len()) {
-            out(from, t, &y[..SIXTEEN.min(range.end - from)]);
+        for (t, x) in x.iter().enumerate() {
+            out(from, t, &direct::<BITS>(w, rows, x)[..SIXTEEN.min(range.end - from)]);
         }
     }
 }
 
-/// Sixteen rows by `T` tokens.
+/// Sixteen rows by one token.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn direct<const BITS: u32, const T: usize>(
-    w: &Grouped,
-    rows: [usize; SIXTEEN],
-    x: [&Tile; T],
-    out: &mut [[f32; SIXTEEN]; 3],
-) {
+fn direct<const BITS: u32>(w: &Grouped, rows: [usize; SIXTEEN], x: &Tile) -> [f32; SIXTEEN] {
     let bytes = BITS as usize * WIDE / 8;
     let quants_of: [&[u8]; SIXTEEN] = std::array::from_fn(|r| w.row(rows[r]));
     let next = w.rows_from(rows[SIXTEEN - 1] + 1);
-    let mut y = [_mm512_setzero_ps(); T];
-    let mut outliers = x.map(|x| x.outliers.iter().peekable());
+    let mut y = _mm512_setzero_ps();
+    let mut outliers = x.outliers.iter().peekable();
     let (mut scales, mut mins) = (_mm512_setzero_ps(), _mm512_setzero_ps());
     for (i, first) in (0..w.cols).step_by(w.period()).enumerate() {
         let end = w.cols.min(first + w.period());
-        let mut dots = [_mm512_setzero_si512(); T];
-        for t in 0..T {
-            dots[t] = _mm512_set1_epi32(x[t].starts[i]);
-        }
-        let mut parts = [[_mm512_setzero_si512(); 4]; T];
+        let mut parts = [_mm512_setzero_si512(); 4];
         for j in 0..4 {
-            let mut acc = [[_mm512_setzero_si512(); 4]; T];
+            let mut acc = [_mm512_setzero_si512(); 4];
             for input in (first..end).step_by(WIDE) {
-                let mut a = [_mm512_setzero_si512(); T];
-                for t in 0..T {
-                    a[t] = load_quads(&x[t].quads[input / QUAD..], end - input);
-                }
+                let a = load_quads(&x.quads[input / QUAD..], end - input);
                 for r in 0..4 {
                     let at = BITS as usize * input / 8;
                     prefetch(next, SIXTEEN * at + (4 * j + r) * bytes);
                     let w = quants::<BITS>(&quants_of[4 * j + r][at..]);
-                    for t in 0..T {
-                        acc[t][r] = _mm512_dpbusd_epi32(acc[t][r], w, a[t]);
-                    }
+                    acc[r] = _mm512_dpbusd_epi32(acc[r], w, a);
                 }
             }
-            for t in 0..T {
-                parts[t][j] = quarter_sums(acc[t]);
-            }
+            parts[j] = quarter_sums(acc);
         }
         if first % w.group == 0 {
             let both = w.scales(rows, first / w.group);
             (scales, mins) = (from_array(&both.0), from_array(&both.1));
         }
-        for t in 0..T {
-            let [a, b, c, d] = transpose_quarters(parts[t]);
-            let dot = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
-            let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(dots[t], dot));
-            y[t] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scales, _mm512_set1_ps(x[t].scales[i])), y[t]);
-            if w.zeros.is_some() {
-                y[t] = _mm512_fmadd_ps(_mm512_set1_ps(x[t].sums[i]), mins, y[t]);
-            }
-            while let Some(outlier) = outliers[t].next_if(|o| o.input < end) {
-                let weights = from_array(&rows.map(|row| w.weight(row, outlier.input)));
-                y[t] = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), weights, y[t]);
-            }
+        let [a, b, c, d] = transpose_quarters(parts);
+        let dot = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+        let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(x.starts[i]), dot));
+        y = _mm512_fmadd_ps(dot, _mm512_mul_ps(scales, _mm512_set1_ps(x.scales[i])), y);
+        if w.zeros.is_some() {
+            y = _mm512_fmadd_ps(_mm512_set1_ps(x.sums[i]), mins, y);
+        }
+        while let Some(outlier) = outliers.next_if(|o| o.input < end) {
+            let weights = from_array(&rows.map(|row| w.weight(row, outlier.input)));
+            y = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), weights, y);
         }
     }
-    for t in 0..T {
-        // SAFETY: sixteen floats, and any alignment will do.
-        unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), y[t]) };
-    }
+    let mut out = [0.0; SIXTEEN];
+    // SAFETY: sixteen floats, and any alignment will do.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), y) };
+    out
 }
 
 /// Brings a line nearer; it may lie past the end.

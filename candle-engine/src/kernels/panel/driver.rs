@@ -28,13 +28,10 @@ pub trait Source: Sync {
     /// added unless the level is AVX2.
     fn pack(&self, isa: Isa, from: usize, panel: &mut Panel);
 
-    /// Calls `out(row, t, y)` for runs of the rows `range` and each of a few tokens. Quants of 8 bits have 128
+    /// Calls `out(row, t, y)` for runs of the rows `range` and each token, without a panel. Quants of 8 bits have 128
     /// added where the level is AVX-512-VNNI.
     fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], out: impl FnMut(usize, usize, &[f32]));
 }
-
-/// Tokens from which on unpacked rows are laid out before they are multiplied.
-const PANEL_TOKENS: usize = 4;
 
 /// Products of a task: some ten microseconds' worth when the weights come from memory.
 const TASK: usize = 1 << 18;
@@ -91,14 +88,14 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
         return;
     }
     TOKENS.with_borrow_mut(|tokens| {
-        if m < PANEL_TOKENS || isa.dot() == Dot::Scalar {
+        if m == 1 || isa.dot() == Dot::Scalar {
             let flipped = match isa.dot() {
                 #[cfg(target_arch = "x86_64")]
                 Dot::Avx512Vnni => true,
                 _ => false,
             };
             tokens.quantize(isa, x, &w.quantization(flipped), 1);
-            return few(isa, w, up, tokens.tiles(), y);
+            return one_by_one(isa, w, up, tokens.tiles(), y);
         }
         let quantize = |tokens: &mut Tokens, flipped| {
             let q = w.quantization(flipped);
@@ -142,8 +139,8 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
     });
 }
 
-/// A few tokens: memory sets the pace, and rows are multiplied as they are unpacked.
-fn few<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], y: &mut [f32]) {
+/// One token: memory sets the pace, and rows are multiplied as they are unpacked.
+fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], y: &mut [f32]) {
     let (m, n) = (x.len(), w.rows());
     let rows = (TASK / (w.quantization(false).k * m)).next_multiple_of(SIXTEEN).max(SIXTEEN);
     let y = Disjoint::new(y);

@@ -138,7 +138,7 @@ fn fill_tile(_: impl Arith, tile: &mut Tile, x: &[f32], q: &Quantization) {
                 // A period is half a unit or whole units.
                 for (i, quants) in quants.as_chunks::<{ UNIT / 2 }>().0.iter().enumerate() {
                     let at = input + i * (UNIT / 2);
-                    if at % q.period == 0 {
+                    if at.is_multiple_of(q.period) {
                         sum = 0;
                     }
                     sum += quants.iter().map(|&q| i32::from(q)).sum::<i32>();
