@@ -182,3 +182,28 @@ fn what_is_written_is_understood() {
     assert!(describe(&[("a".into(), Target::BF16)], &[]).is_none());
     assert_eq!(Target::INT8.format(), Format::Int8 { group: None });
 }
+
+#[test]
+fn headers_with_any_byte_changed_are_errors_or_matrices() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/quantized");
+    let mut joined = 0;
+    for case in ["int4-g32-asym", "int8-packed"] {
+        let good = std::fs::read(root.join(case).join("model.safetensors")).unwrap();
+        let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+        for at in 8..header {
+            for byte in [b'0', b'9', good[at] ^ 1] {
+                let mut bytes = good.clone();
+                bytes[at] = byte;
+                let Ok(all) = SafeTensors::from_bytes("broken", bytes.into()) else { continue };
+                crate::tensors(&all);
+                for base in ["model.layers.0.self_attn.k_proj", "model.layers.0.mlp.up_proj"] {
+                    let Ok(Some(parts)) = matrix(&all, base) else { continue };
+                    let Ok(matrix) = parts.join() else { continue };
+                    matrix.dequantize(matrix.shape().0 - 1, &mut vec![0.0; matrix.shape().1]);
+                    joined += 1;
+                }
+            }
+        }
+    }
+    assert!(joined > 0);
+}
