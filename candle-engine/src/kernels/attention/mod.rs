@@ -5,7 +5,7 @@
 //! keys and values are read, and widened, once for all queries of the tile and all query heads of the group,
 //! while those of the next are fetched.
 //!
-//! Every [`SPAN`] blocks a row's sums begin anew and are added to those before: so the spans of a step, which has
+//! Every `SPAN` blocks a row's sums begin anew and are added to those before: so the spans of a step, which has
 //! few rows, can be tasks of their own.
 //!
 //! The operations of one row (a query and head) and their order follow from its position alone: a row has
@@ -149,8 +149,7 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
     let task = |i: usize| {
         let Task { tile, head, ref spans } = tasks[i];
         let (mut sums, whole) = (state(tile), *spans == tile.spans());
-        let (span, state) = (spans.clone(), &mut sums);
-        per_isa!(isa, tile::run, (tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax));
+        run(isa, tile, head, spans.clone(), q, &mut sums);
         if whole {
             write(tile, head, &sums);
         } else {
@@ -174,6 +173,12 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
             write(tile, head, sums);
         }
     }
+}
+
+/// [`tile::run`] on a level. Not inlined: the two places that run tasks would each get all levels.
+#[inline(never)]
+fn run(isa: Isa, tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax) {
+    per_isa!(isa, tile::run, (tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax));
 }
 
 /// Some spans of a tile and KV head.

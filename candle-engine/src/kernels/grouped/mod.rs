@@ -2,7 +2,7 @@
 //!
 //! y[t, r] = Σ w[r, i] · x[t, i]
 //!
-//! Activations are quantized to 8 bits, one scale for each token and each period of at most [`PERIOD`]
+//! Activations are quantized to 8 bits, one scale for each token and each period of at most 256
 //! inputs. The products of a period are summed as integers, exactly; these sums are added up in f32 in the
 //! order of the row. So every ISA, every batch and every number of threads gives the same bits.
 //!
