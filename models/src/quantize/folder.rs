@@ -43,6 +43,7 @@ pub fn write_folder(
     std::fs::write(&path, text + "\n").map_err(|e| Error::io(&path, e))?;
     for file in &origin.files {
         match file {
+            #[cfg(feature = "builtin")]
             Beside::Constant(name, bytes) => {
                 let path = dir.join(name);
                 std::fs::write(&path, bytes).map_err(|e| Error::io(&path, e))?;

@@ -27,6 +27,8 @@ pub struct Origin {
 #[derive(Debug, Clone)]
 pub(crate) enum Beside {
     File(PathBuf),
+    /// Compiled in, with its name.
+    #[cfg(feature = "builtin")]
     Constant(&'static str, &'static [u8]),
 }
 
@@ -94,6 +96,7 @@ impl Origin {
     /// The content of a file beside the weights.
     pub(crate) fn read(&self, wanted: &str) -> Option<Result<Vec<u8>>> {
         self.files.iter().find_map(|file| match file {
+            #[cfg(feature = "builtin")]
             Beside::Constant(name, bytes) if *name == wanted => Some(Ok(bytes.to_vec())),
             Beside::File(path) if path.file_name().is_some_and(|name| name == wanted) => {
                 Some(std::fs::read(path).map_err(|e| Error::io(path, e)))
