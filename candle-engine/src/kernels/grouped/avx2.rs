@@ -49,7 +49,8 @@ fn direct<const BITS: u32>(w: &Grouped, rows: [usize; OCTET], x: &Tile) -> [f32;
             (scales, mins) = (from_array(&both.0), from_array(&both.1));
         }
         let columns = transpose(acc);
-        let mut dot = _mm256_set1_epi32(x.starts[i]);
+        // Quants of 8 bits have their sign here, whatever was said to the activations.
+        let mut dot = _mm256_set1_epi32(if BITS == 8 { 0 } else { x.starts[i] });
         for column in columns {
             dot = _mm256_add_epi32(dot, column);
         }

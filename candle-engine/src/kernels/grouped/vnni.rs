@@ -3,13 +3,16 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::Grouped;
+use super::{avx2, Grouped};
 use crate::kernels::panel::{
     quarter_sums, transpose_quarters, transpose_sixteen, Panel, Tile, QUAD, SIXTEEN,
 };
 
 /// Numbers that are unpacked at once.
 const WIDE: usize = 64;
+
+/// Bytes from what is multiplied to what is fetched: with sixteen rows, a sixth of a first-level cache.
+const AHEAD: usize = 512;
 
 /// `out(row, t, y)` for runs of the rows `range` of `w` and each token.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -19,40 +22,46 @@ pub fn matmul<const BITS: u32>(
     x: &[Tile],
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
-    for from in range.clone().step_by(SIXTEEN) {
-        // Past the last row the last again.
-        let rows = std::array::from_fn(|r| (from + r).min(range.end - 1));
+    let whole = range.start + range.len() / SIXTEEN * SIXTEEN;
+    for from in (range.start..whole).step_by(SIXTEEN) {
         for (t, x) in x.iter().enumerate() {
-            out(from, t, &direct::<BITS>(w, rows, x)[..SIXTEEN.min(range.end - from)]);
+            out(from, t, &direct::<BITS>(w, from, x));
         }
+    }
+    if whole < range.end {
+        avx2::matmul::<BITS>(w, whole..range.end, x, out);
     }
 }
 
-/// Sixteen rows by one token.
+/// Sixteen rows from `from` on by one token.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn direct<const BITS: u32>(w: &Grouped, rows: [usize; SIXTEEN], x: &Tile) -> [f32; SIXTEEN] {
-    let bytes = BITS as usize * WIDE / 8;
-    let quants_of: [&[u8]; SIXTEEN] = std::array::from_fn(|r| w.row(rows[r]));
-    let next = w.rows_from(rows[SIXTEEN - 1] + 1);
+fn direct<const BITS: u32>(w: &Grouped, from: usize, x: &Tile) -> [f32; SIXTEEN] {
+    let stride = w.bits.bytes(w.cols);
+    let all = &w.quants[from * stride..][..SIXTEEN * stride];
+    let rows = std::array::from_fn(|r| from + r);
     let mut y = _mm512_setzero_ps();
     let mut outliers = x.outliers.iter().peekable();
     let (mut scales, mut mins) = (_mm512_setzero_ps(), _mm512_setzero_ps());
     for (i, first) in (0..w.cols).step_by(w.period()).enumerate() {
         let end = w.cols.min(first + w.period());
         let mut parts = [_mm512_setzero_si512(); 4];
-        for j in 0..4 {
+        for (j, part) in parts.iter_mut().enumerate() {
             let mut acc = [_mm512_setzero_si512(); 4];
             for input in (first..end).step_by(WIDE) {
                 let a = load_quads(&x.quads[input / QUAD..], end - input);
-                for r in 0..4 {
-                    let at = BITS as usize * input / 8;
-                    prefetch(next, SIXTEEN * at + (4 * j + r) * bytes);
-                    let w = quants::<BITS>(&quants_of[4 * j + r][at..]);
-                    acc[r] = _mm512_dpbusd_epi32(acc[r], w, a);
+                let at = BITS as usize * input / 8;
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    let start = all.as_ptr().wrapping_add((4 * j + r) * stride + at);
+                    // In this row, or in that which comes after these sixteen.
+                    let ahead = AHEAD + if at + AHEAD < stride { 0 } else { (SIXTEEN - 1) * stride };
+                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(ahead).cast());
+                    // SAFETY: from `at` on a row has `stride - at` bytes, and there are sixteen rows.
+                    let w = unsafe { quants::<BITS>(start, stride - at) };
+                    *acc = _mm512_dpbusd_epi32(*acc, w, a);
                 }
             }
-            parts[j] = quarter_sums(acc);
+            *part = quarter_sums(acc);
         }
         if first % w.group == 0 {
             let both = w.scales(rows, first / w.group);
@@ -114,7 +123,9 @@ pub fn pack<const BITS: u32>(rows: [&[u8]; SIXTEEN], next: &[u8], s: usize, pane
         let mut v = [_mm512_setzero_si512(); SIXTEEN];
         for r in 0..SIXTEEN {
             prefetch(next, (unit * SIXTEEN + r) * bytes);
-            v[r] = quants::<BITS>(&rows[r][unit * bytes..]);
+            let row = &rows[r][unit * bytes..];
+            // SAFETY: the rest of the row.
+            v[r] = unsafe { quants::<BITS>(row.as_ptr(), row.len()) };
         }
         let first = unit * (WIDE / QUAD);
         for (j, column) in transpose_sixteen(v).into_iter().enumerate().take(quads - first) {
@@ -125,18 +136,32 @@ pub fn pack<const BITS: u32>(rows: [&[u8]; SIXTEEN], next: &[u8], s: usize, pane
 }
 
 /// 64 quants, a byte each, unsigned; past the end of the row anything.
+///
+/// # Safety
+///
+/// `left` bytes can be read.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn quants<const BITS: u32>(bytes: &[u8]) -> __m512i {
+unsafe fn quants<const BITS: u32>(at: *const u8, left: usize) -> __m512i {
     if BITS == 8 {
-        let there = if bytes.len() >= WIDE { u64::MAX } else { (1 << bytes.len()) - 1 };
-        // SAFETY: no byte beyond the slice is read.
-        let v = unsafe { _mm512_maskz_loadu_epi8(there, bytes.as_ptr().cast()) };
+        // SAFETY: no byte beyond those left is read.
+        let v = unsafe {
+            if left >= WIDE {
+                _mm512_loadu_si512(at.cast())
+            } else {
+                _mm512_maskz_loadu_epi8((1 << left) - 1, at.cast())
+            }
+        };
         _mm512_xor_si512(v, _mm512_set1_epi8(i8::MIN))
     } else {
-        let there = if bytes.len() >= WIDE / 2 { u32::MAX } else { (1 << bytes.len()) - 1 };
-        // SAFETY: no byte beyond the slice is read.
-        let v = unsafe { _mm256_maskz_loadu_epi8(there, bytes.as_ptr().cast()) };
+        // SAFETY: as above.
+        let v = unsafe {
+            if left >= WIDE / 2 {
+                _mm256_loadu_si256(at.cast())
+            } else {
+                _mm256_maskz_loadu_epi8((1 << left) - 1, at.cast())
+            }
+        };
         let pairs = _mm512_cvtepu8_epi16(v);
         _mm512_and_si512(_mm512_or_si512(pairs, _mm512_slli_epi16::<4>(pairs)), _mm512_set1_epi8(15))
     }
