@@ -120,25 +120,55 @@ const fn rows<A: Arith>() -> usize {
     }
 }
 
+/// Keys and values as floats, kept in `wide`.
+#[inline(always)]
+fn widened<'a, N: Number, A: Arith>(
+    arith: A,
+    keys: Plane<'a, N>,
+    values: Plane<'a, N>,
+    wide: &'a mut Vec<f32>,
+) -> (Plane<'a, f32>, Plane<'a, f32>) {
+    let plane = keys.numbers.len();
+    wide.resize(2 * plane, 0.0);
+    let (wide_keys, wide_values) = wide.split_at_mut(plane);
+    keys.widen(arith, wide_keys);
+    values.widen(arith, wide_values);
+    (Plane::near(wide_keys, keys.scales), Plane::near(wide_values, values.scales))
+}
+
 impl Work<'_> {
     /// Takes in one block and fetches the `next`.
     #[inline(always)]
     fn block<A: Arith>(&mut self, arith: A, block: usize, next: usize) {
         let (keys, values) = (&self.tile.sequence.keys, &self.tile.sequence.values);
-        match [keys[block], values[block], keys[next], values[next]] {
+        // Many rows have narrow numbers widened once for all, rather than in each pass.
+        let many = self.scores.len() >= 2 * rows::<A>();
+        let mut wide = std::mem::take(&mut self.wide);
+        let (keys, values) = match [keys[block], values[block], keys[next], values[next]] {
             [KvSlice::F32(k), KvSlice::F32(v), KvSlice::F32(next_k), KvSlice::F32(next_v)] => {
-                self.planes(arith, block, self.plane(k, None, next_k), self.plane(v, None, next_v));
+                (self.plane(k, None, next_k), self.plane(v, None, next_v))
             }
             [KvSlice::F16(k), KvSlice::F16(v), KvSlice::F16(next_k), KvSlice::F16(next_v)] => {
-                self.narrow(arith, block, self.plane(k, None, next_k), self.plane(v, None, next_v));
+                let (keys, values) = (self.plane(k, None, next_k), self.plane(v, None, next_v));
+                if !many {
+                    return self.planes(arith, block, keys, values);
+                }
+                widened(arith, keys, values, &mut wide)
             }
             [KvSlice::I8(k, k_scales), KvSlice::I8(v, v_scales), KvSlice::I8(next_k, _), KvSlice::I8(next_v, _)] =>
             {
                 let keys = self.plane(k, Some(k_scales), next_k);
-                self.narrow(arith, block, keys, self.plane(v, Some(v_scales), next_v));
+                let values = self.plane(v, Some(v_scales), next_v);
+                if !many {
+                    return self.planes(arith, block, keys, values);
+                }
+                widened(arith, keys, values, &mut wide)
             }
             _ => panic!("attention: keys and values of two formats"),
-        }
+        };
+        // One place for all formats: the passes are large.
+        self.planes(arith, block, keys, values);
+        self.wide = wide;
     }
 
     /// This head's part of a block's keys or values.
@@ -147,27 +177,6 @@ impl Work<'_> {
         let numbers = self.head * BLOCK * self.d..(self.head + 1) * BLOCK * self.d;
         let scales = scales.map(|scales| &scales.as_chunks().0[self.head]);
         Plane { numbers: &x[numbers.clone()], scales, ahead: &next[numbers] }
-    }
-
-    /// Takes in a block of narrow numbers: many rows have them widened once for all, rather than in each pass.
-    #[inline(always)]
-    fn narrow<N: Number, A: Arith>(&mut self, arith: A, block: usize, keys: Plane<N>, values: Plane<N>) {
-        if self.scores.len() < 2 * rows::<A>() {
-            return self.planes(arith, block, keys, values);
-        }
-        let plane = BLOCK * self.d;
-        let mut wide = std::mem::take(&mut self.wide);
-        wide.resize(2 * plane, 0.0);
-        let (wide_keys, wide_values) = wide.split_at_mut(plane);
-        keys.widen(arith, wide_keys);
-        values.widen(arith, wide_values);
-        self.planes(
-            arith,
-            block,
-            Plane::near(wide_keys, keys.scales),
-            Plane::near(wide_values, values.scales),
-        );
-        self.wide = wide;
     }
 
     #[inline(always)]
