@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)] // but for the kernels, and for mapping a file
 
+pub mod audio;
 pub mod error;
 #[cfg(feature = "hub")]
 pub mod hub;

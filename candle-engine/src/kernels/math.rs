@@ -81,6 +81,25 @@ pub(crate) fn normal_cdf(arith: impl Arith, x: f32) -> f32 {
     }
 }
 
+/// log₁₀ x of a positive normal number, within 2⁻²² of itself or of 1 where that is more; 38.53 at ∞.
+///
+/// x = 2ⁿ · m with m from √½ to √2, ln m = 2 artanh(s) with s = (m − 1) / (m + 1), by its series.
+#[inline(always)]
+pub(crate) fn log10(arith: impl Arith, x: f32) -> f32 {
+    const SQRT_HALF: i32 = std::f32::consts::FRAC_1_SQRT_2.to_bits() as i32;
+    let bits = (x.to_bits() as i32).wrapping_sub(SQRT_HALF);
+    let n = bits >> 23;
+    let m = f32::from_bits(((bits & 0x7f_ffff) + SQRT_HALF) as u32);
+    let s = (m - 1.0) / (m + 1.0);
+    // |s| ≤ 0.172: the next term is below 2⁻³⁰.
+    let z = s * s;
+    let p = arith.mul_add(z, 2.0 / 9.0, 2.0 / 7.0);
+    let p = arith.mul_add(z, p, 2.0 / 5.0);
+    let p = arith.mul_add(z, p, 2.0 / 3.0);
+    let ln_m = s * arith.mul_add(z, p, 2.0);
+    arith.mul_add(n as f32, std::f32::consts::LOG10_2, ln_m * std::f32::consts::LOG10_E)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::lanes::{per_isa, Arith};
@@ -106,6 +125,7 @@ mod tests {
     over_slice!(sigmoid, super::sigmoid);
     over_slice!(tanh, super::tanh);
     over_slice!(normal_cdf, super::normal_cdf);
+    over_slice!(log10, super::log10);
 
     /// Every 997th float of either sign.
     fn dense() -> impl Iterator<Item = Vec<f32>> {
@@ -182,6 +202,21 @@ mod tests {
                     assert!((f64::from(n) - want).abs() <= 2f64.powi(-21), "{isa}: Φ({x}) = {n}, not {want}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn log10_keeps_its_bound() {
+        for isa in Isa::available() {
+            for x in dense() {
+                let x: Vec<f32> = x.into_iter().filter(|x| x.is_normal() && *x > 0.0).collect();
+                for (&x, y) in x.iter().zip(log10(isa, &x)) {
+                    let want = f64::from(x).log10();
+                    let bound = 2f64.powi(-22) * want.abs().max(1.0);
+                    assert!((f64::from(y) - want).abs() <= bound, "{isa}: log10({x}) = {y}");
+                }
+            }
+            assert!((log10(isa, &[f32::INFINITY])[0] - 38.53).abs() < 0.01, "{isa}");
         }
     }
 }

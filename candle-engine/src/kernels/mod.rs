@@ -6,10 +6,12 @@ pub mod attention;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_variables, unreachable_code))]
 pub mod blocks;
 pub mod embed;
+pub mod fir;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_variables, unreachable_code))]
 pub mod grouped;
 pub mod isa;
 mod lanes;
+pub mod log_mel;
 mod math;
 pub mod matmul;
 pub mod norm;
