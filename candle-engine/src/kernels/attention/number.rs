@@ -58,14 +58,15 @@ impl<'a, N: Number> Plane<'a, N> {
     /// Starts to read from what comes next the line that holds the number at `at`.
     #[inline(always)]
     pub fn fetch(&self, at: usize) {
+        let line = self.ahead.as_ptr().wrapping_add(at);
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
             // SAFETY: a prefetch of any address is allowed; SSE is part of the baseline.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.ahead.as_ptr().wrapping_add(at).cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
+        let _ = line;
     }
 
     /// All numbers as floats; the scales stay apart.
