@@ -66,15 +66,19 @@ fn main() {
                     25.0 * gops / ceilings.gflops,
                 );
             };
-            for (label, bits, group) in
-                [("int8", Bits::Int8, k), ("int8-g128", Bits::Int8, 128), ("int4-g64", Bits::Int4, 64)]
-            {
+            for (label, bits, group) in [
+                ("int8", Bits::Int8, k),
+                ("int8-a16", Bits::Int8, k),
+                ("int8-g128", Bits::Int8, 128),
+                ("int4-g64", Bits::Int4, 64),
+            ] {
                 if k % group != 0 {
                     continue;
                 }
                 let quants: Vec<u8> = (0..n * bits.bytes(k)).map(|i| (i * 89 % 251) as u8).collect();
                 let scales = [0, 0x2c].repeat(n * k / group);
-                let w = Grouped::new(bits, &quants, &scales, DenseFormat::F16, None, n, k, group);
+                let w = Grouped::new(bits, &quants, &scales, DenseFormat::F16, None, n, k, group)
+                    .precise(label.ends_with("-a16"));
                 bench(label, quants.len() + scales.len(), &mut |x, y| grouped::matmul(isa, &w, x, y));
             }
             for format in [Format::Q8_0, Format::Q4_0, Format::Q4_K, Format::Q5_K, Format::Q6_K] {

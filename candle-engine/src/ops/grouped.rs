@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::linear::{product, with_bias};
-use super::Act;
+use super::linear::{check_ids, product, with_bias};
+use super::{tensor, Act};
 use crate::kernels::grouped::{self, Bits, Grouped};
 use crate::kernels::matmul::DenseFormat;
 use crate::kernels::{act, Isa};
@@ -22,6 +22,7 @@ pub struct GroupedMatrix {
     zeros: Option<Arc<[u8]>>,
     shape: (usize, usize),
     group: usize,
+    precise: bool,
 }
 
 impl GroupedMatrix {
@@ -74,12 +75,23 @@ impl GroupedMatrix {
             zeros: zeros.map(Arc::from),
             shape: (out, inner),
             group,
+            precise: false,
         })
+    }
+
+    /// The same, for activations of 16 bits or of 8.
+    pub fn precise(self, precise: bool) -> Self {
+        Self { precise, ..self }
     }
 
     /// `(out, in)`
     pub fn shape(&self) -> (usize, usize) {
         self.shape
+    }
+
+    /// Bits of an integer, and how they lie.
+    pub fn bits(&self) -> Bits {
+        self.bits
     }
 
     /// Bits and group.
@@ -91,10 +103,10 @@ impl GroupedMatrix {
         }
     }
 
-    /// Whether the other has the same bits, groups and shape, and zero points if this has.
+    /// Whether the other has the same bits, groups and shape, zero points if this has, and as precise activations.
     pub fn is_like(&self, other: &Self) -> bool {
-        (self.shape, self.format(), self.zeros.is_some())
-            == (other.shape, other.format(), other.zeros.is_some())
+        let kind = |w: &Self| (w.shape, w.format(), w.zeros.is_some(), w.precise);
+        kind(self) == kind(other)
     }
 
     /// All its bytes: integers, scales, zero points as stored in memory.
@@ -117,14 +129,29 @@ impl GroupedMatrix {
         let (rows, cols) = self.shape;
         let zeros = self.zeros.as_deref();
         Grouped::new(self.bits, &self.quants, &self.scales, self.scale_format, zeros, rows, cols, self.group)
+            .precise(self.precise)
     }
+}
+
+/// Rows of a table of small integers by index.
+///
+/// Shapes: `table [n, k]`, `ids [t]` → `[t, k]`.
+/// Errors: `Input` for an index that the table has not.
+pub fn embed_grouped(table: &GroupedMatrix, ids: &[u32]) -> Result<Tensor> {
+    let (rows, width) = table.shape;
+    check_ids(ids, rows)?;
+    let mut y = vec![0.0; ids.len() * width];
+    for (&id, y) in ids.iter().zip(y.chunks_exact_mut(width)) {
+        table.dequantize(id as usize, y);
+    }
+    tensor(y, (ids.len(), width))
 }
 
 /// Multiplies by a mapped matrix of small integers.
 ///
 /// y = x · Wᵀ + b
 ///
-/// Shapes: `x [.., k]`, `w [n, k]`, `bias [n]` → `[.., n]`. Quantizes `x` to 8 bits per token and group.
+/// Shapes: `x [.., k]`, `w [n, k]`, `bias [n]` → `[.., n]`. Quantizes `x` per token and group, to 8 bits, or 16 if the matrix is precise.
 /// Errors: candle's, if the shapes disagree.
 pub fn linear_grouped(x: &Tensor, w: &GroupedMatrix, bias: Option<&Tensor>) -> Result<Tensor> {
     product(x, w.shape, |x, y| {
@@ -141,7 +168,7 @@ pub fn linear_grouped(x: &Tensor, w: &GroupedMatrix, bias: Option<&Tensor>) -> R
 ///
 /// y = act(x · Gᵀ) · (x · Uᵀ)
 ///
-/// Shapes: `x [.., k]`, both matrices `[n, k]` → `[.., n]`. Quantizes `x` to 8 bits per token and group.
+/// Shapes: `x [.., k]`, both matrices `[n, k]` → `[.., n]`. Quantizes `x` per token and group, to 8 bits, or 16 if the matrix is precise.
 /// Errors: `Input` if the matrices differ; candle's, if the shapes disagree.
 pub fn linear_grouped_gated(x: &Tensor, act: Act, [g, u]: [&GroupedMatrix; 2]) -> Result<Tensor> {
     if !g.is_like(u) {

@@ -90,9 +90,7 @@ pub fn gate(exec: &Exec, act: Act, gate: &Tensor, up: &Tensor) -> Result<Tensor>
 /// Errors: `Input` for an index that the table has not; `Tensor` if it is in no format that a kernel reads.
 pub fn embed(table: &Stored, ids: &[u32]) -> Result<Tensor> {
     let (rows, width) = matrix(table)?;
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
-        return Err(Error::Input(format!("token id {id}: the embedding has {rows} rows")));
-    }
+    check_ids(ids, rows)?;
     let mut y = vec![0.0; ids.len() * width];
     if table.format.is_dense() {
         gather(&dense(table)?, ids, &mut y);
@@ -104,6 +102,13 @@ pub fn embed(table: &Stored, ids: &[u32]) -> Result<Tensor> {
         }
     }
     tensor(y, (ids.len(), width))
+}
+
+pub(super) fn check_ids(ids: &[u32], rows: usize) -> Result<()> {
+    match ids.iter().find(|&&id| id as usize >= rows) {
+        Some(id) => Err(Error::Input(format!("token id {id}: the embedding has {rows} rows"))),
+        None => Ok(()),
+    }
 }
 
 /// Whether the kernels read this format.

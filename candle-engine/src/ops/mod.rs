@@ -16,7 +16,7 @@ use crate::kv::{KvCache, KvLayout};
 use crate::{Error, Result};
 
 pub use self::attention::{attention, AttentionSpec};
-pub use self::grouped::{linear_grouped, linear_grouped_gated, GroupedMatrix};
+pub use self::grouped::{embed_grouped, linear_grouped, linear_grouped_gated, GroupedMatrix};
 pub use self::linear::{embed, gate, linear, linear_gated, reads};
 pub use self::norm::{add_rms_norm, rms_norm};
 pub use self::rope::{rope, RopeTable};

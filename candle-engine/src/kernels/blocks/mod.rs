@@ -122,7 +122,15 @@ impl<B: Block> Source for Rows<'_, B> {
     fn quantization(&self, flipped: bool) -> Quantization {
         let offset = if B::BITS == 8 && flipped { 128 } else { B::OFFSET };
         let (period, group) = (B::SCALED, GROUP);
-        Quantization { k: self.k, period, group, offset, has_min: B::HAS_MIN, outliers: false }
+        Quantization {
+            k: self.k,
+            period,
+            group,
+            offset,
+            has_min: B::HAS_MIN,
+            outliers: false,
+            precise: false,
+        }
     }
 
     fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], mut out: impl FnMut(usize, usize, &[f32])) {

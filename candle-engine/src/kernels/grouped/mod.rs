@@ -8,6 +8,9 @@
 //!
 //! An activation far above the others of its period would take the 8 bits for itself. It is multiplied
 //! apart, in f32, and the others keep their resolution.
+//!
+//! Of a precise matrix activations take 16 bits: what the 8 bits leave of a token is a second token, quantized
+//! and multiplied like the first, and the two results are added.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -40,6 +43,14 @@ pub enum Bits {
 }
 
 impl Bits {
+    /// Bits of a weight.
+    pub fn per_weight(self) -> u64 {
+        match self {
+            Self::Int8 => 8,
+            Self::Int4 => 4,
+        }
+    }
+
     /// Bytes of so many weights of a row.
     pub fn bytes(self, weights: usize) -> usize {
         match self {
@@ -60,6 +71,7 @@ pub struct Grouped<'a> {
     rows: usize,
     cols: usize,
     group: usize,
+    precise: bool,
 }
 
 impl<'a> Grouped<'a> {
@@ -89,7 +101,12 @@ impl<'a> Grouped<'a> {
         assert_eq!(Some(quants.len()), rows.checked_mul(bits.bytes(cols)), "quants of {rows} rows of {cols}");
         assert_eq!(scales.len(), groups * scale_format.size(), "scales of {groups} groups");
         assert!(zeros.is_none_or(|zeros| zeros.len() == groups), "zero points of {groups} groups");
-        Self { bits, quants, scales, scale_format, zeros, rows, cols, group }
+        Self { bits, quants, scales, scale_format, zeros, rows, cols, group, precise: false }
+    }
+
+    /// The same, for activations of 16 bits or of 8.
+    pub fn precise(self, precise: bool) -> Self {
+        Self { precise, ..self }
     }
 
     /// Outputs.
@@ -239,6 +256,7 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
             offset: if BITS == 8 && !flipped { 0 } else { w.offset() },
             has_min: w.zeros.is_some(),
             outliers: true,
+            precise: w.precise,
         }
     }
 
@@ -294,7 +312,10 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
 /// If the lengths do not agree.
 pub fn dequantize(w: &Grouped, row: usize, out: &mut [f32]) {
     assert_eq!(out.len(), w.cols, "a row of {}", w.cols);
-    for (i, out) in out.iter_mut().enumerate() {
-        *out = w.weight(row, i);
+    for (g, out) in out.chunks_exact_mut(w.group).enumerate() {
+        let (scale, min) = w.scale(row, g);
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = scale * (w.quant(row, g * w.group + i) - w.offset()) as f32 + min;
+        }
     }
 }

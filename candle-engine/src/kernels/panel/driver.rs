@@ -88,14 +88,14 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
         return;
     }
     TOKENS.with_borrow_mut(|tokens| {
-        if m == 1 || isa.dot() == Dot::Scalar {
+        if m * w.quantization(false).parts() == 1 || isa.dot() == Dot::Scalar {
             let flipped = match isa.dot() {
                 #[cfg(target_arch = "x86_64")]
                 Dot::Avx512Vnni => true,
                 _ => false,
             };
             tokens.quantize(isa, x, &w.quantization(flipped), 1);
-            return one_by_one(isa, w, up, tokens.tiles(), y);
+            return one_by_one(isa, w, up, tokens.tiles(), m, y);
         }
         let quantize = |tokens: &mut Tokens, flipped| {
             let q = w.quantization(flipped);
@@ -140,8 +140,13 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
 }
 
 /// One token: memory sets the pace, and rows are multiplied as they are unpacked.
-fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], y: &mut [f32]) {
-    let (m, n) = (x.len(), w.rows());
+fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], m: usize, y: &mut [f32]) {
+    let (n, parts) = (w.rows(), x.len() / m);
+    // A token's first part, and what the second adds to it.
+    let store = |part: usize, to: &mut [f32], v: &[f32]| match part % parts {
+        0 => to.copy_from_slice(v),
+        _ => to.iter_mut().zip(v).for_each(|(to, v)| *to += v),
+    };
     let rows = (TASK / (w.quantization(false).k * m)).next_multiple_of(SIXTEEN).max(SIXTEEN);
     let y = Disjoint::new(y);
     parallel(n.div_ceil(rows), |task| {
@@ -149,12 +154,13 @@ fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], y: 
         // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has; and the uses of the
         // slices follow each other.
         let columns = |row: usize, t: usize, len: usize| unsafe { y.range(t * n + row, len) };
-        w.direct(isa, range.clone(), x, |row, t, v| columns(row, t, v.len()).copy_from_slice(v));
+        w.direct(isa, range.clone(), x, |row, i, v| store(i, columns(row, i / parts, v.len()), v));
         if let Some((up, act)) = up {
             SCRATCH.with_borrow_mut(|scratch| {
                 scratch.up.resize(m * range.len(), 0.0);
-                up.direct(isa, range.clone(), x, |row, t, v| {
-                    scratch.up[t * range.len() + row - range.start..][..v.len()].copy_from_slice(v);
+                up.direct(isa, range.clone(), x, |row, i, v| {
+                    let at = i / parts * range.len() + row - range.start;
+                    store(i, &mut scratch.up[at..][..v.len()], v);
                 });
                 for (t, up) in scratch.up.chunks_exact(range.len()).enumerate().take(m) {
                     act_mul_on(isa, act, columns(range.start, t, range.len()), up);
@@ -174,10 +180,11 @@ fn many<S: Source, const ROWS: usize>(
     y: &mut [f32],
     multiply: impl Fn(&Panel, &Tile, Range<usize>, &mut [[f32; ROWS]]) + Sync,
 ) {
-    let (m, n) = (x.len(), w.rows());
+    let (parts, n) = (x.len(), w.rows());
+    let m = parts / q.parts();
     let together = (PANEL_BYTES / (ROWS * q.k)).clamp(1, 4);
     let chunk = (CHUNK / q.period).max(1);
-    let rows = (TASK / (q.k * m)).next_multiple_of(ROWS).max(ROWS * together);
+    let rows = (TASK / (q.k * parts)).next_multiple_of(ROWS).max(ROWS * together);
     // The sums of some panels' rows and all tokens.
     let products = |w: &S, range: Range<usize>, panels: &mut Vec<Panel>, sums: &mut Vec<f32>| {
         let count = range.len().div_ceil(ROWS);
@@ -187,16 +194,19 @@ fn many<S: Source, const ROWS: usize>(
             w.pack(isa, from, panel);
         }
         sums.clear();
-        sums.resize(count * m * ROWS, 0.0);
+        sums.resize(count * parts * ROWS, 0.0);
         for first in (0..q.periods()).step_by(chunk) {
             let mut token = 0;
             for tile in x.tiles() {
-                for (panel, sums) in panels.iter().zip(sums.as_chunks_mut().0.chunks_exact_mut(m)) {
+                for (panel, sums) in panels.iter().zip(sums.as_chunks_mut().0.chunks_exact_mut(parts)) {
                     let sums = &mut sums[token..token + tile.len];
                     multiply(panel, tile, first..q.periods().min(first + chunk), sums);
                 }
                 token += tile.len;
             }
+        }
+        if q.precise {
+            join::<ROWS>(sums);
         }
     };
     let y = Disjoint::new(y);
@@ -220,4 +230,13 @@ fn many<S: Source, const ROWS: usize>(
             }
         });
     });
+}
+
+/// Adds the two parts of each token up: `[panels][2 · m][ROWS]` becomes `[panels][m][ROWS]`.
+fn join<const ROWS: usize>(sums: &mut Vec<f32>) {
+    let (rows, _) = sums.as_chunks_mut::<ROWS>();
+    for i in 0..rows.len() / 2 {
+        rows[i] = std::array::from_fn(|r| rows[2 * i][r] + rows[2 * i + 1][r]);
+    }
+    sums.truncate(sums.len() / 2);
 }

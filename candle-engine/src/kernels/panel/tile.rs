@@ -1,5 +1,7 @@
 //! Activations as 8-bit integers, in the order in which the kernels take them.
 
+use std::ops::Range;
+
 use crate::kernels::lanes::{per_isa, sum, Arith};
 use crate::kernels::threads::parallel_chunks;
 use crate::kernels::Isa;
@@ -29,6 +31,8 @@ pub struct Quantization {
     pub has_min: bool,
     /// Whether outliers are multiplied apart.
     pub outliers: bool,
+    /// Whether activations take 16 bits: each token becomes two, its quants and those of what they leave.
+    pub precise: bool,
 }
 
 impl Quantization {
@@ -40,6 +44,11 @@ impl Quantization {
     /// Periods of a row.
     pub fn periods(&self) -> usize {
         self.k.div_ceil(self.period)
+    }
+
+    /// Quantized tokens that a token becomes.
+    pub fn parts(&self) -> usize {
+        1 + usize::from(self.precise)
     }
 }
 
@@ -85,13 +94,12 @@ impl Tokens {
     /// Quantizes `x`, rows of `k`, into the buffers that are there: tiles of `width` tokens.
     pub fn quantize(&mut self, isa: Isa, x: &[f32], q: &Quantization, width: usize) {
         assert!(q.group.is_multiple_of(q.period) && q.group.is_multiple_of(UNIT), "{q:?}");
-        (self.len, self.width) = (x.len() / q.k, width);
-        let count = self.len.div_ceil(width);
+        (self.len, self.width) = (x.len() / q.k * q.parts(), width);
+        let (len, count) = (self.len, self.len.div_ceil(width));
         self.tiles.resize_with(count.max(self.tiles.len()), Tile::default);
         parallel_chunks(&mut self.tiles[..count], 1, |i, tile| {
-            let rows = &x[i * width * q.k..x.len().min((i + 1) * width * q.k)];
             tile[0].width = width;
-            fill(isa, &mut tile[0], rows, q);
+            fill(isa, &mut tile[0], i * width..len.min((i + 1) * width), x, q);
         });
     }
 
@@ -100,29 +108,37 @@ impl Tokens {
         &self.tiles[..self.len.div_ceil(self.width)]
     }
 
-    /// Number of tokens.
+    /// Number of tokens; where they are precise, of their parts.
     pub fn len(&self) -> usize {
         self.len
     }
 }
 
-fn fill(isa: Isa, tile: &mut Tile, x: &[f32], q: &Quantization) {
-    per_isa!(isa, fill_tile, (tile: &mut Tile, x: &[f32], q: &Quantization));
+fn fill(isa: Isa, tile: &mut Tile, range: Range<usize>, x: &[f32], q: &Quantization) {
+    per_isa!(isa, fill_tile, (tile: &mut Tile, range: Range<usize>, x: &[f32], q: &Quantization));
 }
 
+/// The parts `range` of all tokens.
 #[inline(always)]
-fn fill_tile(_: impl Arith, tile: &mut Tile, x: &[f32], q: &Quantization) {
+fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: &Quantization) {
     let width = tile.width;
-    tile.len = x.len() / q.k;
+    tile.len = range.len();
+    let mut rest = vec![0.0; if q.precise { q.group } else { 0 }];
     tile.quads.resize(q.padded() / QUAD * width, 0);
     tile.scales.resize(q.periods() * width, 0.0);
     tile.starts.resize(q.periods() * width, 0);
     tile.sums.resize(if q.has_min { q.periods() * width } else { 0 }, 0.0);
     tile.outliers.clear();
-    for (token, x) in x.chunks_exact(q.k).enumerate() {
-        for (g, x) in x.chunks(q.group).enumerate() {
-            let scale = Scale::of(x, q.outliers);
-            if scale.largest > scale.limit {
+    for (token, part) in range.enumerate() {
+        let x = &x[part / q.parts() * q.k..][..q.k];
+        for (g, mut x) in x.chunks(q.group).enumerate() {
+            let mut scale = Scale::of(x, q.outliers);
+            if !part.is_multiple_of(q.parts()) {
+                let rest = &mut rest[..x.len()];
+                scale.rest(x, rest);
+                scale = Scale::of(rest, false);
+                x = rest;
+            } else if scale.largest > scale.limit {
                 let outliers = x.iter().enumerate().filter(|(_, x)| x.abs() > scale.limit);
                 let outlier = |(i, &value)| Outlier { input: g * q.group + i, token, value };
                 tile.outliers.extend(outliers.map(outlier));
@@ -195,7 +211,24 @@ impl Scale {
         Self { scale, inverse, largest, limit }
     }
 
-    /// The nearest quants, ties to even; zero for outliers and beyond the end of `x`.
+    /// What the quants leave of each number; of an outlier nothing.
+    #[inline(always)]
+    fn rest(&self, x: &[f32], rest: &mut [f32]) {
+        for (rest, &v) in rest.iter_mut().zip(x) {
+            let v = if v.abs() > self.limit { 0.0 } else { v };
+            *rest = v - self.scale * f32::from(self.quant(v));
+        }
+    }
+
+    /// The nearest quant, ties to even.
+    #[inline(always)]
+    fn quant(&self, v: f32) -> i8 {
+        // Adding 1.5 · 2^23 leaves the nearest integer in the low bits. An inverse of zero makes zeros, also of
+        // infinities and NaN, whose scale is NaN.
+        (v * self.inverse + 12_582_912.0).to_bits() as i8
+    }
+
+    /// The nearest quants; zero for outliers and beyond the end of `x`.
     #[inline(always)]
     fn quantize(&self, x: &[f32]) -> [i8; UNIT] {
         let mut padded = [0.0; UNIT];
@@ -209,9 +242,7 @@ impl Scale {
         let mut quants = [0; UNIT];
         for (quant, &v) in quants.iter_mut().zip(x) {
             let v = if v.abs() > self.limit { 0.0 } else { v };
-            // Adding 1.5 · 2^23 leaves the nearest integer in the low bits. An inverse of zero makes zeros, also
-            // of infinities and NaN, whose scale is NaN.
-            *quant = (v * self.inverse + 12_582_912.0).to_bits() as i8;
+            *quant = self.quant(v);
         }
         quants
     }
