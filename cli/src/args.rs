@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use candle_engine_models::quantize::{Target, ALPHA};
+use candle_engine_models::quantize::{Recipe, Target, ALPHA};
 use clap::builder::FalseyValueParser;
 use clap::{
     Arg, ArgAction, Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint,
@@ -47,7 +47,7 @@ impl Cli {
 /// Binds an option to `CANDLE_ENGINE_` and its name. Positional words and lists of texts have none.
 fn with_env(arg: Arg) -> Arg {
     // The model has rules of its own: see `words::default_model`.
-    const WITHOUT: &[&str] = &["help", "version", "model", "stop", "logit-bias", "keep"];
+    const WITHOUT: &[&str] = &["help", "version", "model", "stop", "logit-bias", "keep", "precise"];
     let Some(long) = arg.get_long().filter(|long| !WITHOUT.contains(long)) else { return arg };
     let name = format!("{ENV_PREFIX}{}", long.replace('-', "_").to_uppercase());
     let flag = matches!(arg.get_action(), ArgAction::SetTrue);
@@ -104,9 +104,9 @@ pub struct PlaceArgs {
     /// f32 for f32 weights, else f16]
     #[arg(long, alias = "cache-type", value_name = "TYPE")]
     pub kv_type: Option<KvFormat>,
-    /// Quantize the weights while loading: int8, int8-g128, int4-g64, q8_0, …; see `quantize --help`
+    /// Quantize the weights while loading: int8, int8-a16, int8-g128, int4-g64, q8_0, …; see `quantize --help`
     #[arg(long, value_name = "FORMAT")]
-    pub quantize: Option<Target>,
+    pub quantize: Option<Recipe>,
 }
 
 /// Number formats of the KV cache.
@@ -316,11 +316,15 @@ pub struct Show {
 const QUANTIZE_HELP: &str = "\
 Formats: int8 (a scale for each row), int8-g32 to int8-g256 and int4-g32, int4-g64, int4-g128 (a scale for each group of \
 inputs; -asym adds zero points) are written to a folder in the layout of compressed-tensors, f32, f16 and bf16 to a \
-folder or a .gguf file, q8_0 and q4_0 to a .gguf file. Where groups do not divide a row they are made smaller, or the \
-row takes 8 bits.
+folder or a .gguf file, q8_0 and q4_0 to a .gguf file; other types of GGUF are read and not written. \
+ Where groups do not divide a row they are made smaller, or the row takes 8 bits.
+
+Activations are quantized too when the model runs: to 8 bits, or to 16 in the matrices that --precise names, and in all \
+after a format of integers that ends in -a16; these multiply twice.
 
 Norms, biases and routers stay as they are. The embedding is only looked up and stays as it is too, but in GGUF; the \
-head takes 8 bits where the layers take 4. A head that was the embedding becomes a matrix of its own.
+head takes 8 bits where the layers take 4. A head that was the embedding becomes a matrix of its own. --head and --embed \
+choose for these two; an embedding of int4 is read here, but not by transformers.
 
 With --calibrate a text shows which inputs are large: these are made smaller, and the weights that meet them larger \
 (SmoothQuant), and of 4 bits the errors that matter are kept small.
@@ -340,9 +344,9 @@ pub struct Quantize {
     /// Where to: a folder, or a .gguf file; nothing may be there yet
     #[arg(short, long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub output: PathBuf,
-    /// What the matrices become
-    #[arg(long, value_name = "FORMAT", default_value = "int8")]
-    pub format: Target,
+    /// What the matrices become [default: int8, of a .gguf file q8_0]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Recipe>,
     /// What the head becomes, or `keep` [default: int8 for int4, q8_0 for q4_0, else the format]
     #[arg(long, value_name = "FORMAT", value_parser = choice)]
     pub head: Option<Choice>,
@@ -352,6 +356,9 @@ pub struct Quantize {
     /// Tensors that stay as they are, with `*` and `?`; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub keep: Vec<String>,
+    /// Matrices of integers whose activations take 16 bits, with `*` and `?`; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub precise: Vec<String>,
     /// Text that shows the activations' ranges
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub calibrate: Option<PathBuf>,
@@ -470,7 +477,7 @@ pub struct Bench {
     pub kv_type: Option<KvFormat>,
     /// Quantize the model first: it is written to the folder for temporary files, and mapped from there
     #[arg(long, value_name = "FORMAT")]
-    pub quantize: Option<Target>,
+    pub quantize: Option<Recipe>,
     /// Print one JSON array of rows
     #[arg(long)]
     pub json: bool,

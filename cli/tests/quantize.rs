@@ -53,7 +53,7 @@ fn a_folder_with_report_and_perplexity() {
 fn a_gguf_file() {
     let folder = Folder::new();
     let out = folder.0.join("m.gguf").display().to_string();
-    run(&["quantize", "-m", "builtin", "-o", &out, "--format", "q8_0"]).ok();
+    run(&["quantize", "-m", "builtin", "-o", &out]).ok();
     let told = |model: &str| run(&["run", "-m", model, "-p", "Once", "-n", "8", "--temp", "0", "--raw"]).ok();
     assert_eq!(told(&out), told("builtin"));
 }

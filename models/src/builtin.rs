@@ -6,6 +6,7 @@ use std::time::Instant;
 use candle_engine::text::{ChatTemplate, Tokenizer};
 use candle_engine::weights::{MappedBytes, SafeTensors};
 use candle_engine::Result;
+use candle_engine_quantization::compressed_tensors::Activations;
 
 use crate::checkpoint::Checkpoint;
 use crate::decoder::{family, HF};
@@ -56,5 +57,6 @@ fn parts() -> Result<Parts> {
         weights: Arc::new(SafeTensors::from_bytes(BUILTIN, MappedBytes::from(WEIGHTS))?),
         stop_tokens,
         license: Some("MIT OR Apache-2.0".into()),
+        activations: Activations::default(),
     })
 }

@@ -12,12 +12,13 @@ use candle_engine::text::{ChatTemplate, Message, Tokenizer};
 use candle_engine::weights::gguf::{Gguf, Metadata};
 use candle_engine::weights::{Format, SafeTensors, Weights};
 use candle_engine::{Context, Error, Result};
-use candle_engine_quantization::{Loader, Observer};
+use candle_engine_quantization::compressed_tensors::Activations;
+use candle_engine_quantization::{tensors, Loader, Observer};
 
 use crate::checkpoint::{totals, Checkpoint, FormatTotal};
 use crate::decoder::{family, Decoder, DecoderConfig, TensorNames, GGUF, HF};
 use crate::hf_config::HfConfig;
-use crate::quantize::{in_memory, Recipe};
+use crate::quantize::{in_memory, InMemory, Recipe};
 use crate::Source;
 
 /// How to load a model.
@@ -72,6 +73,7 @@ pub(crate) struct Parts {
     pub config: DecoderConfig,
     pub names: &'static TensorNames,
     pub weights: Arc<dyn Weights>,
+    pub activations: Activations,
     /// Stop tokens that the configuration files name.
     pub stop_tokens: Vec<u32>,
     pub license: Option<String>,
@@ -117,6 +119,7 @@ impl Model {
                         stop_tokens: gguf_stop_tokens(&gguf),
                         license: gguf.metadata().str("general.license").map(str::to_owned),
                         weights: gguf.clone(),
+                        activations: Activations::default(),
                     })
                 };
                 Self::assemble(file.display().to_string(), parts, text, options, start)
@@ -142,6 +145,7 @@ impl Model {
                 config: family::from_hf(&hf).at(path.display())?,
                 names: &HF,
                 weights: Arc::new(weights()?),
+                activations: hf.get("quantization_config").map(Activations::read).unwrap_or_default(),
                 stop_tokens: folder_stop_tokens(dir, &hf)?,
                 license: folder_license(dir),
             })
@@ -161,14 +165,16 @@ impl Model {
             let text = scope.spawn(text);
             let mut parts = parts()?;
             if let Some(recipe) = &options.quantize {
-                let (weights, untied) =
-                    in_memory(recipe, parts.weights, parts.names, &parts.config).at(&name)?;
-                parts.weights = weights;
+                let quantized = in_memory(recipe, parts.weights, parts.names, &parts.config).at(&name)?;
+                let InMemory { weights, untied, activations } = quantized;
+                (parts.weights, parts.activations) = (weights, activations);
                 parts.config.tied_head &= !untied;
             }
-            let exec = exec(&*parts.weights, parts.names, options)?;
-            let loader = Loader::new(parts.weights.clone(), exec).observed(options.observer.clone());
-            let kv = kv_type(&*parts.weights, parts.names, options)?;
+            let exec = exec(&*parts.weights, parts.names, options);
+            let loader = Loader::new(parts.weights.clone(), exec)
+                .activations(parts.activations)
+                .observed(options.observer.clone());
+            let kv = kv_type(&*parts.weights, parts.names, options);
             let decoder = Decoder::load(parts.config, parts.names, &loader, kv).at(&name)?;
             let Ok(TextParts { tokenizer, template }) = text.join() else {
                 return Err(Error::Tokenizer("the reader panicked".into()));
@@ -226,8 +232,9 @@ impl Model {
         } else {
             |n: &TensorNames| n.embedding
         };
-        let unread = [&HF, &GGUF].map(|names| self.weights.get(&format!("{}.weight", unread(names))));
-        all - unread.iter().flatten().map(|stored| stored.bytes.len() as u64).sum::<u64>()
+        let unread = [&HF, &GGUF].map(|names| format!("{}.weight", unread(names)));
+        let listed = tensors(&*self.weights).into_iter().filter(|tensor| unread.contains(&tensor.name));
+        all - listed.map(|tensor| tensor.bytes).sum::<u64>()
     }
 
     /// What the model's card says of its licence.
@@ -308,33 +315,33 @@ impl std::fmt::Debug for Model {
 }
 
 /// The format of the first layer's query projection stands for the model's; where it is integers, that of the
-/// embedding, which is kept as it was.
-fn format(weights: &dyn Weights, names: &TensorNames) -> Result<Format> {
+/// embedding, if it was kept as it was.
+fn format(weights: &dyn Weights, names: &TensorNames) -> Format {
     let query = weights.get(&format!("{}.weight", names.part(0, names.parts.q_proj)));
-    Ok(match query {
+    match query {
         Ok(stored) if stored.format != Format::I8 => stored.format,
-        _ => match weights.get(&format!("{}.weight", names.embedding))?.format {
-            Format::BF16 => Format::BF16,
+        _ => match weights.get(&format!("{}.weight", names.embedding)) {
+            Ok(stored) if stored.format == Format::BF16 => Format::BF16,
             _ => Format::F16,
         },
-    })
+    }
 }
 
-fn exec(weights: &dyn Weights, names: &TensorNames, options: &LoadOptions) -> Result<Exec> {
+fn exec(weights: &dyn Weights, names: &TensorNames, options: &LoadOptions) -> Exec {
     if options.composed {
-        return Ok(Exec::composed(options.device.clone()));
+        return Exec::composed(options.device.clone());
     }
-    let dtype = match format(weights, names)? {
+    let dtype = match format(weights, names) {
         Format::BF16 => DType::BF16,
         Format::F16 => DType::F16,
         _ => DType::F32,
     };
-    Ok(Exec::new(options.device.clone(), dtype))
+    Exec::new(options.device.clone(), dtype)
 }
 
-fn kv_type(weights: &dyn Weights, names: &TensorNames, options: &LoadOptions) -> Result<KvType> {
-    let exact = format(weights, names)? == Format::F32;
-    Ok(options.kv.unwrap_or(if exact { KvType::F32 } else { KvType::F16 }))
+fn kv_type(weights: &dyn Weights, names: &TensorNames, options: &LoadOptions) -> KvType {
+    let exact = format(weights, names) == Format::F32;
+    options.kv.unwrap_or(if exact { KvType::F32 } else { KvType::F16 })
 }
 
 #[cfg(feature = "builtin")]

@@ -8,7 +8,7 @@ use candle_engine::ops::{self, Act, Exec, GroupedMatrix};
 use candle_engine::weights::{Format, Linear, Stored, Weights};
 use candle_engine::{Context, Error, Result};
 
-use crate::compressed_tensors;
+use crate::compressed_tensors::{self, Activations};
 use crate::dense::{Gated, MappedGated, MappedLinear, TensorLinear};
 use crate::gguf_blocks::BlockLinear;
 use crate::grouped::{self, GroupedGated, GroupedLinear};
@@ -19,6 +19,7 @@ use crate::observe::{Observed, Observer};
 pub struct Loader {
     weights: Arc<dyn Weights>,
     exec: Exec,
+    activations: Activations,
     observer: Option<Observer>,
 }
 
@@ -27,6 +28,8 @@ pub struct Loader {
 pub enum Embedding {
     /// Rows are widened as they are read.
     Mapped(Stored),
+    /// The same, of integers with scales.
+    Integers(GroupedMatrix),
     /// `[vocab, hidden]` in the activations' dtype.
     Tensor(Tensor),
 }
@@ -34,7 +37,12 @@ pub enum Embedding {
 impl Loader {
     /// A loader over a checkpoint.
     pub fn new(weights: Arc<dyn Weights>, exec: Exec) -> Self {
-        Self { weights, exec, observer: None }
+        Self { weights, exec, activations: Activations::default(), observer: None }
+    }
+
+    /// The same, with activations as precise as is said.
+    pub fn activations(self, activations: Activations) -> Self {
+        Self { activations, ..self }
     }
 
     /// The same, but what goes into the matrices is taken down.
@@ -90,7 +98,9 @@ impl Loader {
             let (name, expected) = (format!("{name}.weight"), vec![out, inner]);
             return Err(Error::ShapeMismatch { name, expected, got: vec![got_out, got_inner] });
         }
-        parts.join().map(Some)
+        let matrix = parts.join()?;
+        let precise = self.activations.is_precise(name, matrix.bits().per_weight());
+        Ok(Some(matrix.precise(precise)))
     }
 
     fn plain(&self, name: &str, out: usize, inner: usize, bias: bool) -> Result<Box<dyn Linear>> {
@@ -128,16 +138,23 @@ impl Loader {
         Ok(Box::new(Gated::new(act, gate, up, self.exec.clone())))
     }
 
-    /// The matrix `name`, `[vocab, hidden]`, as a table of rows.
+    /// The matrix `name.weight`, `[vocab, hidden]`, floats, blocks or integers with scales, as a table of rows.
     ///
     /// Errors: as [`Self::vector`].
     pub fn embedding(&self, name: &str, vocab: usize, hidden: usize) -> Result<Embedding> {
-        let stored = self.weights.get(name)?.expect(&[vocab, hidden])?;
+        let (device, dtype) = (self.exec.device(), self.exec.dtype());
+        if let Some(matrix) = self.integers(name, vocab, hidden)? {
+            if self.exec.is_fused() {
+                return Ok(Embedding::Integers(matrix));
+            }
+            return Ok(Embedding::Tensor(grouped::upload(&matrix, name, device, dtype)?));
+        }
+        let stored = self.weights.get(&format!("{name}.weight"))?.expect(&[vocab, hidden])?;
         supported(&stored)?;
         if self.exec.is_fused() {
             return Ok(Embedding::Mapped(stored));
         }
-        Ok(Embedding::Tensor(upload(&stored, self.exec.device(), self.exec.dtype())?))
+        Ok(Embedding::Tensor(upload(&stored, device, dtype)?))
     }
 
     fn parts(&self, name: &str, out: usize, inner: usize, bias: bool) -> Result<(Stored, Option<Tensor>)> {
@@ -184,6 +201,7 @@ impl Embedding {
     pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
         match self {
             Self::Mapped(stored) => ops::embed(stored, ids),
+            Self::Integers(matrix) => ops::embed_grouped(matrix, ids),
             Self::Tensor(table) => {
                 let ids = Tensor::from_slice(ids, ids.len(), table.device())?;
                 Ok(table.index_select(&ids, 0)?)

@@ -82,7 +82,8 @@ impl Target {
 
     /// The words that are understood, for messages.
     pub fn names() -> &'static str {
-        "int8, int8-g32…256, int4-g32, int4-g64, int4-g128 (with -asym: zero points), f32, f16, bf16, q8_0, q4_0"
+        "int8, int8-g32…256, int4-g32, int4-g64, int4-g128 (with -asym: zero points), f32, f16, bf16, q8_0, q4_0; GGUF's \
+         other types are read and not written"
     }
 }
 
@@ -91,6 +92,7 @@ impl FromStr for Target {
 
     fn from_str(word: &str) -> Result<Self, String> {
         let wrong = || format!("no format `{word}`: known are {}", Self::names());
+        let word = &*word.to_ascii_lowercase();
         Ok(match word {
             "f32" => Self::F32,
             "f16" => Self::F16,
@@ -150,6 +152,7 @@ mod tests {
             "q4_0",
         ] {
             assert_eq!(word.parse::<Target>().unwrap().to_string(), word);
+            assert_eq!(word.to_uppercase().parse::<Target>().unwrap().to_string(), word);
         }
         for word in ["int8-g48", "int4-g256", "int8-g64-asym", "int4-g", "q4_k", "", "int4-g-64"] {
             let error = word.parse::<Target>().unwrap_err();

@@ -10,7 +10,7 @@ use candle_engine::kernels::threads::{set_threads, threads};
 use candle_engine::kernels::Isa;
 use candle_engine::memory;
 use candle_engine::weights::Format;
-use candle_engine_models::quantize::{write_folder, write_gguf, Origin, Recipe, Target};
+use candle_engine_models::quantize::{write_folder, write_gguf, Origin, Recipe};
 use candle_engine_models::random::Shape;
 use candle_engine_models::{Error, LoadOptions, Source};
 use serde::Serialize;
@@ -103,9 +103,9 @@ fn source(args: &Bench, ui: &Ui) -> Outcome<(String, Source, Option<Temporary>)>
         let word = load::word(None, &args.model);
         let source = load::locate(&word, ui)?;
         let name = word.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or(&word).to_owned();
-        let Some(target) = args.quantize else { return Ok((name, source, None)) };
+        let Some(recipe) = &args.quantize else { return Ok((name, source, None)) };
         let folder = Temporary::new()?;
-        let quantized = quantized(&source, target, folder.path(), ui)?;
+        let quantized = quantized(&source, recipe, folder.path(), ui)?;
         return Ok((name, quantized, Some(folder)));
     };
     let shape = Shape::named(shape).map_err(|e| Failure::usage(format!("--random: {e}")))?;
@@ -115,28 +115,28 @@ fn source(args: &Bench, ui: &Ui) -> Outcome<(String, Source, Option<Temporary>)>
     std::fs::create_dir(&random).map_err(|e| Error::io(&random, e))?;
     shape.write(&random)?;
     let mut source = Source::Folder(random.clone());
-    if let Some(target) = args.quantize {
-        source = quantized(&source, target, folder.path(), ui)?;
+    if let Some(recipe) = &args.quantize {
+        source = quantized(&source, recipe, folder.path(), ui)?;
         std::fs::remove_dir_all(&random).map_err(|e| Error::io(&random, e))?;
     }
     Ok((shape.name.to_owned(), source, Some(folder)))
 }
 
 /// A quantized copy of a model in a folder for temporary files: what is measured is a stored model.
-fn quantized(source: &Source, target: Target, folder: &Path, ui: &Ui) -> Outcome<Source> {
+fn quantized(source: &Source, recipe: &Recipe, folder: &Path, ui: &Ui) -> Outcome<Source> {
     let mut progress: Option<Progress> = None;
     let mut show = |done, total| {
-        progress.get_or_insert_with(|| Progress::new(ui, format!("{target}"), Unit::Bytes, total)).set(done);
+        progress.get_or_insert_with(|| Progress::new(ui, recipe.to_string(), Unit::Bytes, total)).set(done);
     };
-    let (origin, recipe) = (Origin::open(source)?, Recipe::new(target));
-    if target.is_blocks() {
-        let file = folder.join(format!("{target}.gguf"));
-        write_gguf(&origin, &file, &recipe, &mut show)?;
+    let origin = Origin::open(source)?;
+    if recipe.target.is_blocks() {
+        let file = folder.join(format!("{recipe}.gguf"));
+        write_gguf(&origin, &file, recipe, &mut show)?;
         return Ok(Source::Gguf(file));
     }
-    let dir = folder.join(target.to_string());
+    let dir = folder.join(recipe.to_string());
     std::fs::create_dir(&dir).map_err(|e| Error::io(&dir, e))?;
-    write_folder(&origin, &dir, &recipe, None, &mut show)?;
+    write_folder(&origin, &dir, recipe, None, &mut show)?;
     Ok(Source::Folder(dir))
 }
 

@@ -5,7 +5,6 @@ use std::path::Path;
 use candle_core::Device;
 use candle_engine::kernels::threads::set_threads;
 use candle_engine::kv::KvType;
-use candle_engine_models::quantize::Recipe;
 use candle_engine_models::{ChatTemplate, Error, LoadOptions, Model, Session, Source};
 
 use crate::args::{KvFormat, ModelArgs, PlaceArgs, ENV_PREFIX};
@@ -40,8 +39,7 @@ pub fn open(word: &str, place: &PlaceArgs, ui: &Ui) -> Outcome<Model> {
     if let Some(threads) = place.threads {
         set_threads(threads);
     }
-    let quantize = place.quantize.map(Recipe::new);
-    let options = LoadOptions { quantize, ..options(&place.device, place.kv_type)? };
+    let options = LoadOptions { quantize: place.quantize.clone(), ..options(&place.device, place.kv_type)? };
     Ok(Model::from_source(&locate(word, ui)?, &options)?)
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use candle_engine::kernels::threads::set_threads;
 use candle_engine_models::evaluate::{compare, Comparison, Windows};
 use candle_engine_models::quantize::{
-    write_folder, write_gguf, Calibration, Observer, Origin, Recipe, Report, Staged,
+    write_folder, write_gguf, Calibration, Observer, Origin, Recipe, Report, Staged, Target,
 };
 use candle_engine_models::{LoadOptions, Model, Source};
 use serde::Serialize;
@@ -66,7 +66,7 @@ pub fn run(args: &Quantize, ui: &Ui) -> Outcome {
         return Err(Failure::usage("--calibrate: only for a folder"));
     }
     let source = load::locate(&load::word(args.word.as_ref(), &args.model), ui)?;
-    let recipe = recipe(args);
+    let recipe = recipe(args, is_gguf);
     let texts = [&args.calibrate, &args.eval].map(|file| file.as_deref().map(prompt::text_of).transpose());
     let [calibration_text, eval_text] = texts;
     let (calibration_text, eval_text) = (calibration_text?, eval_text?);
@@ -86,15 +86,16 @@ pub fn run(args: &Quantize, ui: &Ui) -> Outcome {
         Some(text) => Some(evaluate(&source, &args.output, &text, ui)?),
         None => None,
     };
-    let summary = summary(args, &report, seconds, eval);
+    let summary = summary(args, &recipe, &report, seconds, eval);
     if args.json {
         return output::json(&summary);
     }
     print(&summary)
 }
 
-fn recipe(args: &Quantize) -> Recipe {
-    let mut recipe = Recipe::new(args.format);
+fn recipe(args: &Quantize, is_gguf: bool) -> Recipe {
+    let usual = || Recipe::new(if is_gguf { Target::Q8_0 } else { Target::INT8 });
+    let mut recipe = args.format.clone().unwrap_or_else(usual);
     if let Some(head) = args.head {
         recipe.head = head.0;
     }
@@ -102,6 +103,7 @@ fn recipe(args: &Quantize) -> Recipe {
         recipe.embedding = embedding.0;
     }
     recipe.keep.clone_from(&args.keep);
+    recipe.precise.extend(args.precise.iter().cloned());
     recipe
 }
 
@@ -162,7 +164,7 @@ fn evaluate(source: &Source, result: &Path, text: &str, ui: &Ui) -> Outcome<Eval
     })
 }
 
-fn summary(args: &Quantize, report: &Report, seconds: f64, eval: Option<Eval>) -> Summary {
+fn summary(args: &Quantize, recipe: &Recipe, report: &Report, seconds: f64, eval: Option<Eval>) -> Summary {
     let layers = report.layers().into_iter().map(|(layer, deviation, worst)| LayerRow {
         layer,
         error: deviation.relative(),
@@ -176,7 +178,7 @@ fn summary(args: &Quantize, report: &Report, seconds: f64, eval: Option<Eval>) -
         error: tensor.deviation.relative(),
     });
     Summary {
-        format: args.format.to_string(),
+        format: recipe.to_string(),
         output: args.output.display().to_string(),
         bytes_before: report.bytes_before,
         bytes_after: report.bytes_after,

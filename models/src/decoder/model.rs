@@ -38,7 +38,7 @@ impl Decoder {
     pub fn load(config: DecoderConfig, names: &TensorNames, loader: &Loader, kv: KvType) -> Result<Self> {
         config.validate()?;
         let d = &config.dims;
-        let embedding = loader.embedding(&format!("{}.weight", names.embedding), d.vocab, d.hidden)?;
+        let embedding = loader.embedding(names.embedding, d.vocab, d.hidden)?;
         let layers = (0..d.layers).map(|i| Layer::load(loader, &config, names, i)).collect::<Result<_>>()?;
         let head = if config.tied_head { names.embedding } else { names.head };
         Ok(Self {

@@ -28,8 +28,7 @@ pub fn write_folder(
     calibration: Option<&Calibration>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
-    let blocks = [Some(recipe.target), recipe.head, recipe.embedding];
-    if let Some(target) = blocks.into_iter().flatten().find(|target| target.is_blocks()) {
+    if let Some(target) = recipe.targets().find(|target| target.is_blocks()) {
         return Err(Error::Input(format!("{target} is a format of GGUF: name a file that ends in .gguf")));
     }
     let plan = Plan::new(recipe, &*origin.weights, origin.names(), &origin.config)?;
@@ -125,7 +124,7 @@ fn config(json: &Map<String, Value>, plan: &Plan, origin: &Origin, recipe: &Reci
     if plan.untied {
         config.insert("tie_word_embeddings".into(), json!(false));
     }
-    if let Some(quantization) = describe(&plan.converted(), &plan.kept(origin.names())) {
+    if let Some(quantization) = describe(&plan.converted(origin.names()), &plan.kept(origin.names())) {
         config.insert("quantization_config".into(), quantization);
     }
     config

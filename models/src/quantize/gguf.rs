@@ -28,8 +28,7 @@ pub fn write_gguf(
     recipe: &Recipe,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
-    let targets = [Some(recipe.target), recipe.head, recipe.embedding];
-    if let Some(target) = targets.into_iter().flatten().find(|target| target.is_grouped()) {
+    if let Some(target) = recipe.targets().find(|target| target.is_grouped()) {
         let what = format!("GGUF has no {target}: name a folder, or take q8_0, q4_0, f16, bf16 or f32");
         return Err(Error::Input(what));
     }
@@ -50,10 +49,8 @@ pub fn write_gguf(
 
 fn job(step: &Step, config: &DecoderConfig, rotated_in_pairs: bool) -> Result<Job> {
     let err = |what: &str| Error::Tensor { name: step.source.name.clone(), what: what.into() };
-    let (base, end) = match step.source.name.rsplit_once('.') {
-        Some((base, end @ ("weight" | "bias"))) => (base, end),
-        _ => return Err(err("has no name in GGUF")),
-    };
+    let end = if step.name.ends_with(".bias") { "bias" } else { "weight" };
+    let base = step.name.strip_suffix(end).and_then(|base| base.strip_suffix('.')).unwrap_or(&step.name);
     let name = rename(base).ok_or_else(|| err("has no name in GGUF"))?;
     let heads = match base.rsplit_once('.').map(|(_, part)| part) {
         Some("q_proj") if rotated_in_pairs => Some(config.dims.heads),

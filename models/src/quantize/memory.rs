@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_engine::weights::{Stored, Weights};
 use candle_engine::{memory, Error, Result};
+use candle_engine_quantization::compressed_tensors::Activations;
 use candle_engine_quantization::write::Planned;
 
 use super::folder::default_calibration;
@@ -19,7 +20,15 @@ struct Converted {
     tensors: BTreeMap<String, Stored>,
 }
 
-/// Quantizes a checkpoint in memory; the second is whether the head got weights of its own.
+/// A checkpoint that was quantized in memory.
+pub(crate) struct InMemory {
+    pub weights: Arc<dyn Weights>,
+    /// The head got weights of its own.
+    pub untied: bool,
+    pub activations: Activations,
+}
+
+/// Quantizes a checkpoint in memory.
 ///
 /// Errors: `OutOfMemory`; `Tensor` for a matrix that cannot be converted.
 pub(crate) fn in_memory(
@@ -27,13 +36,17 @@ pub(crate) fn in_memory(
     source: Arc<dyn Weights>,
     names: &TensorNames,
     config: &DecoderConfig,
-) -> Result<(Arc<dyn Weights>, bool)> {
+) -> Result<InMemory> {
     let plan = Plan::new(recipe, &*source, names, config)?;
     let (mut replaced, mut tensors) = (BTreeSet::new(), BTreeMap::new());
     let calibration = default_calibration(recipe, None, &*source, names, config)?;
     for step in &plan.steps {
         let job = Job::new(step, calibration.as_ref());
         if matches!(job.kind, Kind::Copy) {
+            if step.name != step.source.name {
+                let copy = Stored { name: step.name.clone(), ..step.source.clone() };
+                tensors.insert(step.name.clone(), copy);
+            }
             continue;
         }
         let planned = job.planned()?;
@@ -52,7 +65,12 @@ pub(crate) fn in_memory(
             replaced.insert(step.source.name.clone());
         }
     }
-    Ok((Arc::new(Converted { source, replaced, tensors }), plan.untied))
+    let precise = plan.steps.iter().filter(|step| step.precise).map(|step| step.name.clone());
+    Ok(InMemory {
+        activations: Activations::precise_for(precise),
+        untied: plan.untied,
+        weights: Arc::new(Converted { source, replaced, tensors }),
+    })
 }
 
 impl Weights for Converted {

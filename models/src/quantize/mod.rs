@@ -19,4 +19,4 @@ pub use self::smooth::{Calibration, ALPHA};
 pub use candle_engine_quantization::write::Staged;
 pub use candle_engine_quantization::{Deviation, Observer, Target};
 
-pub(crate) use self::memory::in_memory;
+pub(crate) use self::memory::{in_memory, InMemory};

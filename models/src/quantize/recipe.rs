@@ -1,7 +1,11 @@
 //! What becomes of each tensor of a model.
 
+use std::fmt;
+use std::str::FromStr;
+
 use candle_engine::weights::{Stored, Weights};
 use candle_engine::{Error, Result};
+use candle_engine_quantization::compressed_tensors::{suffix, Converted};
 use candle_engine_quantization::{Rows, Target};
 
 use crate::decoder::{DecoderConfig, TensorNames};
@@ -24,7 +28,13 @@ pub struct Recipe {
     pub embedding: Option<Target>,
     /// Names of tensors that stay as they are, with `*` for any part and `?` for any character.
     pub keep: Vec<String>,
+    /// Names of matrices of integers whose activations take 16 bits.
+    pub precise: Vec<String>,
 }
+
+/// Ends the name of a format of integers with activations of 16 bits.
+const PRECISE: &str = "-a16";
+const ALL: &str = "*";
 
 impl Recipe {
     /// The default for a format: of 4 bits, the head takes 8, for its errors go straight into the logits.
@@ -35,12 +45,41 @@ impl Recipe {
             other => other,
         };
         let embedding = if target.is_grouped() { None } else { Some(head) };
-        Self { target, head: Some(head), embedding, keep: Vec::new() }
+        Self { target, head: Some(head), embedding, keep: Vec::new(), precise: Vec::new() }
+    }
+
+    /// The formats of layers, head and embedding.
+    pub fn targets(&self) -> impl Iterator<Item = Target> {
+        [Some(self.target), self.head, self.embedding].into_iter().flatten()
     }
 
     fn keeps(&self, name: &str) -> bool {
-        let base = name.strip_suffix(".weight").unwrap_or(name);
-        self.keep.iter().any(|pattern| matches(pattern, name) || matches(pattern, base))
+        self.keep.iter().any(|pattern| means(pattern, name))
+    }
+}
+
+/// A [`Target`], whose activations take 16 bits if `-a16` ends it.
+impl FromStr for Recipe {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let word = word.to_ascii_lowercase();
+        let Some(format) = word.strip_suffix(PRECISE) else { return word.parse().map(Self::new) };
+        match format.parse()? {
+            target if Target::is_grouped(target) => {
+                Ok(Self { precise: vec![ALL.into()], ..Self::new(target) })
+            }
+            other => {
+                Err(format!("no format `{word}`: only int8 and int4 end in {PRECISE}, {other} does not"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let precise = self.precise.iter().any(|pattern| pattern == ALL);
+        write!(f, "{}{}", self.target, if precise { PRECISE } else { "" })
     }
 }
 
@@ -53,6 +92,8 @@ pub struct Step {
     pub name: String,
     /// What it becomes; `None` is a copy.
     pub target: Option<Target>,
+    /// Whether its activations take 16 bits.
+    pub precise: bool,
     /// The layer it belongs to.
     pub layer: Option<usize>,
 }
@@ -71,49 +112,76 @@ pub struct Plan {
 impl Plan {
     /// Plans a model.
     ///
-    /// Errors: `Tensor` for a matrix that cannot be converted, such as one that is quantized already; `Input` for an
-    /// embedding of small integers.
+    /// A head that is the embedding becomes a matrix of its own unless both become the same floats or blocks: other
+    /// programs tie no integers.
+    ///
+    /// Errors: `Tensor` for a matrix that cannot be converted, and if the model is quantized already; `Input` for a
+    /// pattern that nothing fits.
     pub fn new(
         recipe: &Recipe,
         weights: &dyn Weights,
         names: &TensorNames,
         config: &DecoderConfig,
     ) -> Result<Self> {
-        if let Some(target) = recipe.embedding.filter(|target| target.is_grouped()) {
-            let what =
-                format!("the embedding is only looked up: it can be kept or become floats, not {target}");
-            return Err(Error::Input(what));
+        let all = weights.names();
+        if let Some(name) = all.iter().find(|name| name.ends_with(suffix::SCALE)) {
+            let what = "the model is quantized already: begin with the one that it was made of".into();
+            return Err(Error::Tensor { name: name.clone(), what });
         }
+        let is_there =
+            |pattern: &String| all.iter().any(|name| means(pattern, name)) || means(pattern, names.head);
+        if let Some(pattern) = recipe.keep.iter().find(|pattern| !is_there(pattern)) {
+            return Err(Error::Input(format!("no tensor is called `{pattern}`: {}", example(&all))));
+        }
+        let head = recipe.head.filter(|_| !recipe.keeps(names.head));
+        let embedding = recipe.embedding.filter(|_| !recipe.keeps(names.embedding));
+        let unties = head != embedding || embedding.is_some_and(Target::is_grouped);
         let (mut steps, mut untied) = (Vec::new(), false);
-        for name in weights.names() {
+        for name in all {
             let source = weights.get(&name)?;
             let base = name.strip_suffix(".weight").filter(|_| source.shape.len() == 2);
             let rest = name.strip_prefix(names.layers);
             let layer = rest.and_then(|rest| rest.split('.').next()?.parse().ok());
             let role = match base {
-                Some(base) if base == names.embedding => recipe.embedding,
-                Some(base) if base == names.head => recipe.head,
+                Some(base) if base == names.embedding => embedding,
+                Some(base) if base == names.head => head,
                 Some(base) if layer.is_some() && !is_router(base) => Some(recipe.target),
                 _ => None,
             };
-            if base == Some(names.embedding) && config.tied_head && !recipe.keeps(names.head) {
-                // The embedding is not given to the head's format, nor the head to the embedding's.
-                if let Some(target) = recipe.head.filter(|_| recipe.head != recipe.embedding) {
-                    steps.push(convert(source.clone(), names.head, target, None)?);
-                    untied = true;
-                }
+            if base == Some(names.embedding) && config.tied_head && unties {
+                let copy = || Ok(Step::copy(source.clone(), format!("{}.weight", names.head), None));
+                steps.push(
+                    head.map_or_else(copy, |target| Step::convert(source.clone(), names.head, target, None))?,
+                );
+                untied = true;
             }
             steps.push(match (base, role) {
-                (Some(base), Some(target)) if !recipe.keeps(&name) => convert(source, base, target, layer)?,
-                _ => Step { source, name, target: None, layer },
+                (Some(base), Some(target)) if !recipe.keeps(&name) => {
+                    Step::convert(source, base, target, layer)?
+                }
+                _ => Step::copy(source, name, layer),
             });
+        }
+        for pattern in &recipe.precise {
+            let integers = steps.iter_mut().filter(|step| step.target.is_some_and(Target::is_grouped));
+            let mut meant = integers.filter(|step| means(pattern, &step.name)).peekable();
+            if meant.peek().is_none() {
+                let what =
+                    format!("no matrix of integers is called `{pattern}`: {}", example(&weights.names()));
+                return Err(Error::Input(what));
+            }
+            meant.for_each(|step| step.precise = true);
         }
         Ok(Self { steps, untied, tied: config.tied_head && !untied })
     }
 
     /// The matrices that are converted, and to what.
-    pub fn converted(&self) -> Vec<(String, Target)> {
-        self.steps.iter().filter_map(|step| Some((step.name.clone(), step.target?))).collect()
+    pub fn converted(&self, names: &TensorNames) -> Vec<Converted> {
+        let converted = |step: &Step| {
+            let (name, table) = (step.name.clone(), step.name == names.embedding);
+            Some(Converted { name, target: step.target?, precise: step.precise, table })
+        };
+        self.steps.iter().filter_map(converted).collect()
     }
 
     /// The matrices that multiply and stay floats, among them a head that is still the embedding.
@@ -130,20 +198,32 @@ impl Plan {
     }
 }
 
-fn convert(source: Stored, name: &str, target: Target, layer: Option<usize>) -> Result<Step> {
-    let width = Rows::new(&source)
-        .map_err(|_| {
-            let what = format!("{} is no float format: was the model quantized before?", source.format);
-            Error::Tensor { name: source.name.clone(), what }
-        })?
-        .shape()
-        .1;
-    Ok(Step { source, name: name.into(), target: Some(target.for_width(width)), layer })
+impl Step {
+    fn copy(source: Stored, name: String, layer: Option<usize>) -> Self {
+        Self { source, name, target: None, precise: false, layer }
+    }
+
+    fn convert(source: Stored, name: &str, target: Target, layer: Option<usize>) -> Result<Self> {
+        let width = Rows::new(&source)?.shape().1;
+        let target = Some(target.for_width(width));
+        Ok(Self { source, name: name.into(), target, precise: false, layer })
+    }
 }
 
 /// Which expert takes a token is decided by small differences.
 fn is_router(base: &str) -> bool {
     [".gate", ".router", ".gate_inp", ".ffn_gate_inp"].iter().any(|end| base.ends_with(end))
+}
+
+/// Says how tensors are called.
+fn example(names: &[String]) -> String {
+    let name = names.iter().find(|name| name.ends_with("proj.weight")).or(names.first());
+    format!("names are like `{}`", name.map_or("", String::as_str))
+}
+
+/// Whether a pattern means a tensor, with `.weight` or without.
+fn means(pattern: &str, name: &str) -> bool {
+    matches(pattern, name) || name.strip_suffix(".weight").is_some_and(|base| matches(pattern, base))
 }
 
 /// Whether a pattern with `*` and `?` matches a whole text.
@@ -170,6 +250,16 @@ fn matches(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_and_back() {
+        for word in ["int8", "int8-a16", "int4-g32-asym-a16", "q4_0"] {
+            assert_eq!(word.parse::<Recipe>().unwrap().to_string(), word);
+        }
+        for word in ["int8-a17", "q8_0-a16", "-a16", "int8-a16-a16"] {
+            assert!(word.parse::<Recipe>().unwrap_err().contains("no format `"), "{word}");
+        }
+    }
 
     #[test]
     fn patterns() {

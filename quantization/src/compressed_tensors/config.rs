@@ -10,8 +10,10 @@ const FORMATS: &[&str] = &["int-quantized", "naive-quantized", "pack-quantized",
 
 /// Refuses what would not be computed as the configuration says.
 ///
-/// The tensors say the rest: bits, groups, which layers. How activations and the KV cache are quantized is passed
-/// over as long as it is no coarser than 8 bits, for the engine chooses that itself.
+/// The tensors say the rest: bits, groups, which layers. Of activations the bits are followed ([`Activations`]); how
+/// they and the KV cache are scaled is passed over, for the engine chooses that itself, and no coarser.
+///
+/// [`Activations`]: super::Activations
 ///
 /// Errors: `Config` naming the key.
 pub fn check(config: &Value) -> Result<()> {
@@ -44,7 +46,7 @@ pub fn check(config: &Value) -> Result<()> {
             let key = format!("{key}.input_activations");
             let inputs = object(inputs, &key)?;
             expect(inputs, &key, "type", &["int"])?;
-            bits(inputs, &key, &[8])?;
+            bits(inputs, &key, &[8, 16])?;
         }
     }
     Ok(())
@@ -102,41 +104,50 @@ fn is_trivial(value: &Value) -> bool {
     }
 }
 
-/// The `quantization_config` of a model of whose matrices `converted` lists names and formats, and `kept` the names of
-/// those that stay floats. `None` if none is converted to integers.
-pub fn describe(converted: &[(String, Target)], kept: &[String]) -> Option<Value> {
-    let mut targets: Vec<(Target, Vec<&str>)> = Vec::new();
-    for (name, target) in converted.iter().filter(|(_, target)| target.is_grouped()) {
-        match targets.iter_mut().find(|(known, _)| known == target) {
-            Some((_, names)) => names.push(name),
-            None => targets.push((*target, vec![name])),
+/// A matrix that is converted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Converted {
+    /// Its name, without `.weight`.
+    pub name: String,
+    /// What it becomes.
+    pub target: Target,
+    /// Whether its activations take 16 bits.
+    pub precise: bool,
+    /// Whether its rows are looked up, and it multiplies nothing.
+    pub table: bool,
+}
+
+/// The `quantization_config` of a model of whose matrices these are converted, and `kept` are the names of those that
+/// stay floats. `None` if none is converted to integers.
+pub fn describe(converted: &[Converted], kept: &[String]) -> Option<Value> {
+    let mut groups: Vec<(&Converted, Vec<&str>)> = Vec::new();
+    for matrix in converted.iter().filter(|matrix| matrix.target.is_grouped()) {
+        let kind = |m: &Converted| (m.target, m.precise, m.table);
+        match groups.iter_mut().find(|(known, _)| kind(known) == kind(matrix)) {
+            Some((_, names)) => names.push(&matrix.name),
+            None => groups.push((matrix, vec![&matrix.name])),
         }
     }
     // What most are becomes the rule, the others are named.
-    targets.sort_by_key(|(_, names)| std::cmp::Reverse(names.len()));
-    let formats: Vec<&str> = targets.iter().map(|(target, _)| format_of(*target)).collect();
+    groups.sort_by_key(|(_, names)| std::cmp::Reverse(names.len()));
+    let formats: Vec<&str> = groups.iter().map(|(matrix, _)| format_of(matrix.target)).collect();
     let format = match formats[..] {
         [] => return None,
         [first, ..] if formats.iter().all(|format| *format == first) => first,
         _ => "mixed-precision",
     };
-    let mut groups = Map::new();
-    for (i, (target, names)) in targets.iter().enumerate() {
+    let group = |(i, (matrix, names)): (usize, &(&Converted, Vec<&str>))| {
         let targets = if i == 0 { vec!["Linear"] } else { names.clone() };
-        let activations = matches!(target, Target::Int8 { .. }).then(
-            || json!({"num_bits": 8, "type": "int", "symmetric": true, "strategy": "token", "dynamic": true}),
-        );
-        groups.insert(
-            format!("group_{i}"),
-            json!({
-                "targets": targets,
-                "weights": weights_json(*target),
-                "input_activations": activations,
-                "output_activations": null,
-                "format": format_of(*target),
-            }),
-        );
-    }
+        let group = json!({
+            "targets": targets,
+            "weights": weights_json(matrix.target),
+            "input_activations": activations_json(matrix),
+            "output_activations": null,
+            "format": format_of(matrix.target),
+        });
+        (format!("group_{i}"), group)
+    };
+    let groups: Map<String, Value> = groups.iter().enumerate().map(group).collect();
     Some(json!({
         "quant_method": "compressed-tensors",
         "format": format,
@@ -146,6 +157,17 @@ pub fn describe(converted: &[(String, Target)], kept: &[String]) -> Option<Value
         "kv_cache_scheme": null,
         "global_compression_ratio": null,
     }))
+}
+
+/// What [`super::Activations`] reads again.
+fn activations_json(matrix: &Converted) -> Option<Value> {
+    let bits = match (matrix.target, matrix.precise) {
+        _ if matrix.table => return None,
+        (Target::Int8 { .. }, false) => 8,
+        (Target::Int4 { .. }, true) => 16,
+        _ => return None,
+    };
+    Some(json!({"num_bits": bits, "type": "int", "symmetric": true, "strategy": "token", "dynamic": true}))
 }
 
 fn format_of(target: Target) -> &'static str {

@@ -10,12 +10,14 @@
 //!
 //! Source: compressed-tensors 0.20, `compressors/pack_quantized` and `compressors/naive_quantized`.
 
+mod activations;
 mod config;
 mod layout;
 #[cfg(test)]
 mod tests;
 
-pub use self::config::{check, describe};
+pub use self::activations::Activations;
+pub use self::config::{check, describe, Converted};
 pub(crate) use self::layout::pack_rows;
 pub use self::layout::{matrix, Parts};
 

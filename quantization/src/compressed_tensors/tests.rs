@@ -168,18 +168,34 @@ fn configurations_that_would_not_be_honoured() {
 #[test]
 fn what_is_written_is_understood() {
     let int4 = Target::Int4 { group: 64, zero_point: false };
-    let converted = [("a".to_owned(), int4), ("b".to_owned(), int4), ("lm_head".to_owned(), Target::INT8)];
+    let matrix = |name: &str, target, precise| {
+        let table = name.ends_with("embed_tokens");
+        Converted { name: name.into(), target, precise, table }
+    };
+    let converted = [
+        matrix("m.a", int4, false),
+        matrix("m.b", int4, false),
+        matrix("m.c", int4, true),
+        matrix("lm_head", Target::INT8, false),
+        matrix("m.d", Target::INT8, true),
+        matrix("m.embed_tokens", Target::INT8, false),
+    ];
     let config = describe(&converted, &["c".into()]).unwrap();
     check(&config).unwrap();
     assert_eq!(config["format"], "mixed-precision");
     assert_eq!(config["ignore"], json!(["c"]));
     let group = |i: usize| &config["config_groups"][format!("group_{i}")];
-    assert_eq!((&group(0)["targets"], &group(1)["targets"]), (&json!(["Linear"]), &json!(["lm_head"])));
+    assert_eq!((&group(0)["targets"], &group(2)["targets"]), (&json!(["Linear"]), &json!(["lm_head"])));
     assert_eq!(
-        (&group(0)["weights"]["group_size"], &group(1)["weights"]["strategy"]),
+        (&group(0)["weights"]["group_size"], &group(2)["weights"]["strategy"]),
         (&json!(64), &json!("channel"))
     );
-    assert!(describe(&[("a".into(), Target::BF16)], &[]).is_none());
+    let activations = Activations::read(&config);
+    for matrix in &converted {
+        let bits = if matrix.target == int4 { 4 } else { 8 };
+        assert_eq!(activations.is_precise(&matrix.name, bits), matrix.precise, "{}", matrix.name);
+    }
+    assert!(describe(&[matrix("a", Target::BF16, false)], &[]).is_none());
     assert_eq!(Target::INT8.format(), Format::Int8 { group: None });
 }
 
