@@ -316,8 +316,8 @@ pub struct Show {
 const QUANTIZE_HELP: &str = "\
 Formats: int8 (a scale for each row), int8-g32 to int8-g256 and int4-g32, int4-g64, int4-g128 (a scale for each group of \
 inputs; -asym adds zero points) are written to a folder in the layout of compressed-tensors, f32, f16 and bf16 to a \
-folder or a .gguf file, q8_0 and q4_0 to a .gguf file; other types of GGUF are read and not written. \
- Where groups do not divide a row they are made smaller, or the row takes 8 bits.
+folder or a .gguf file, q8_0 and q4_0 to a .gguf file; other types of GGUF are read and not written. A GGUF file becomes \
+another one. Where groups do not divide a row they are made smaller, or the row takes 8 bits.
 
 Activations are quantized too when the model runs: to 8 bits, or to 16 in the matrices that --precise names, and in all \
 after a format of integers that ends in -a16; these multiply twice.
@@ -336,7 +336,7 @@ was there. --eval gives perplexity before and after, and the mean divergence of 
 #[derive(Debug, Args)]
 #[command(after_help = QUANTIZE_HELP)]
 pub struct Quantize {
-    /// Model: a folder, a .safetensors file, a name on the Hub, or `builtin`
+    /// Model: a folder, a .safetensors or .gguf file, a name on the Hub, or `builtin`
     #[arg(value_name = "MODEL", conflicts_with = "model", value_hint = ValueHint::AnyPath)]
     pub word: Option<String>,
     #[command(flatten)]

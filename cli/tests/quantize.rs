@@ -56,6 +56,12 @@ fn a_gguf_file() {
     run(&["quantize", "-m", "builtin", "-o", &out]).ok();
     let told = |model: &str| run(&["run", "-m", model, "-p", "Once", "-n", "8", "--temp", "0", "--raw"]).ok();
     assert_eq!(told(&out), told("builtin"));
+    let again = folder.0.join("again.gguf").display().to_string();
+    run(&["quantize", &out, "-o", &again, "--format", "Q4_0"]).ok();
+    let formats = run(&["show", &again, "--json"]).json()["formats"].clone();
+    assert!(formats.to_string().contains("q4_0"), "{formats}");
+    let folder = folder.0.join("folder").display().to_string();
+    run(&["quantize", &out, "-o", &folder]).fails(4, &["GGUF", ".gguf"]);
 }
 
 #[test]
@@ -69,7 +75,7 @@ fn what_is_there_is_not_touched() {
     let out = folder.0.join("out").display().to_string();
     run(&["quantize", &model, "-o", &out, "--format", "q8_0"]).fails(4, &[".gguf"]);
     run(&["quantize", &model, "-o", &out, "--format", "int3"]).fails(2, &[]);
-    run(&["quantize", &reference("gguf/llama3-f32.gguf"), "-o", &out]).fails(4, &["folder of safetensors"]);
+    run(&["quantize", &reference("gguf/llama3-f32.gguf"), "-o", &out]).fails(4, &["GGUF", ".gguf"]);
     assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1, "nothing is left behind");
 }
 

@@ -310,6 +310,34 @@ fn gguf_files_have_the_tokenizer() {
 }
 
 #[test]
+fn gguf_files_become_others() {
+    let folder = Folder::new();
+    let path = |word: &str| folder.0.join(format!("{word}.gguf"));
+    write_gguf(&origin(), &path("f16"), &recipe("f16"), &mut |_, _| ()).unwrap();
+    let ids: Vec<u32> = (5..60).collect();
+    for word in ["q8_0", "q4_0", "f32"] {
+        write_gguf(&origin(), &path(word), &recipe(word), &mut |_, _| ()).unwrap();
+        let source = Origin::open(&Source::Gguf(path("f16"))).unwrap();
+        let again = path(&format!("{word}-again"));
+        write_gguf(&source, &again, &recipe(word), &mut |_, _| ()).unwrap();
+        let (direct, again) = (open(&path(word)), open(&again));
+        assert_eq!(logits(&direct, &ids), logits(&again, &ids), "{word}");
+        assert_eq!(direct.totals(), again.totals(), "{word}");
+        assert_eq!(direct.stop_tokens(), again.stop_tokens());
+        assert_eq!(again.encode("The fox").unwrap(), direct.encode("The fox").unwrap());
+    }
+    // What has the format already is copied, whatever the rest becomes.
+    let source = Origin::open(&Source::Gguf(path("q8_0"))).unwrap();
+    let kept = Recipe { keep: vec!["blk.0.*".into()], ..recipe("q4_0") };
+    let report = write_gguf(&source, &path("mixed"), &kept, &mut |_, _| ()).unwrap();
+    for tensor in &report.tensors {
+        let copied = tensor.name.starts_with("blk.0.") || tensor.name == "token_embd.weight";
+        assert_eq!(tensor.deviation.energy == 0.0, copied || tensor.from == Format::F32, "{}", tensor.name);
+    }
+    assert!(share(&logits(&open(&path("mixed")), &ids), &logits(&builtin(None), &ids)) < 0.25);
+}
+
+#[test]
 fn what_cannot_be_done_is_said() {
     let refuses = |result: candle_engine_models::Result<Report>, parts: &[&str]| {
         let error = result.unwrap_err().to_string();

@@ -20,7 +20,8 @@ use crate::decoder::{DecoderConfig, TensorNames};
 ///
 /// Memory does not grow with the model.
 ///
-/// Errors: `Io` naming the file; `Tensor` for a matrix that cannot be converted; `Input` for a format of GGUF's.
+/// Errors: `Io` naming the file; `Tensor` for a matrix that cannot be converted; `Input` for a format of GGUF's, and if
+/// the model is a GGUF file: what it says of configuration and tokenizer is not translated.
 pub fn write_folder(
     origin: &Origin,
     dir: &Path,
@@ -28,6 +29,11 @@ pub fn write_folder(
     calibration: Option<&Calibration>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
+    if origin.gguf.is_some() {
+        let what = "a GGUF file does not become a folder: name a file that ends in .gguf, or convert the folder that \
+                    it was made of (while loading, --quantize takes any model)";
+        return Err(Error::Input(what.into()));
+    }
     if let Some(target) = recipe.targets().find(|target| target.is_blocks()) {
         return Err(Error::Input(format!("{target} is a format of GGUF: name a file that ends in .gguf")));
     }

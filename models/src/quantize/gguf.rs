@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_engine::weights::gguf::Metadata;
 use candle_engine::weights::{Format, Stored};
 use candle_engine::{Error, Result};
 use candle_engine_quantization::write::{gguf, MetaValue};
@@ -18,7 +19,8 @@ use crate::decoder::{DecoderConfig, TensorNames, GGUF, HF};
 
 /// Writes a model to a GGUF file, with its tokenizer; `progress` is told bytes written and to write.
 ///
-/// Matrices are in the recipe's format, vectors in f32. Memory does not grow with the model.
+/// Matrices are in the recipe's format, vectors in f32. Memory does not grow with the model. Of another GGUF file
+/// whatever is not converted stays as it is.
 ///
 /// Errors: `Io` naming the file; `Tensor` for what cannot be converted; `Input` for a format that GGUF has not;
 /// `Config` naming the key for a tokenizer that it cannot describe.
@@ -33,7 +35,12 @@ pub fn write_gguf(
         return Err(Error::Input(what));
     }
     let config = &origin.config;
-    let plan = Plan::new(recipe, &*origin.weights, &HF, config)?;
+    let plan = Plan::new(recipe, &*origin.weights, origin.names(), config)?;
+    if let Some(source) = &origin.gguf {
+        let jobs: Vec<Job> = plan.steps.iter().map(again).collect();
+        let metadata = translate(source.metadata(), recipe.target);
+        return run(&jobs, file, |tensors| gguf(&metadata, tensors), progress);
+    }
     let rotated_in_pairs = matches!(architecture(config), "llama" | "smollm3");
     let mut jobs = Vec::new();
     for step in &plan.steps {
@@ -42,9 +49,45 @@ pub fn write_gguf(
     if let Some(divisors) = divisors(config) {
         jobs.push(divisors);
     }
-    let mut metadata = describe(config, recipe.target)?;
+    let mut metadata = describe(config)?;
+    metadata.extend(kind(recipe.target));
     metadata.extend(gguf_tokenizer::describe(origin)?);
     run(&jobs, file, |tensors| gguf(&metadata, tensors), progress)
+}
+
+/// A tensor of a GGUF file on its way into another one.
+fn again(step: &Step) -> Job {
+    let is_that = step.target.is_some_and(|target| target.format() == step.source.format);
+    let name = if is_that { format!("{}.weight", step.name) } else { step.name.clone() };
+    Job::new(&Step { name, target: step.target.filter(|_| !is_that), ..step.clone() }, None)
+}
+
+/// What a GGUF file says, but of its numbers and of its parts.
+fn translate(source: &Metadata, target: Target) -> Vec<(String, MetaValue)> {
+    let new = kind(target);
+    let goes = |key: &str| {
+        new.iter().any(|(known, _)| known == key) || key.starts_with("split.") || key == "general.alignment"
+    };
+    let kept = source.keys().filter(|key| !goes(key));
+    let kept =
+        kept.filter_map(|key| Some((key.to_owned(), MetaValue::Encoded(source.encoded(key)?.to_vec()))));
+    kept.chain(new.clone()).collect()
+}
+
+/// What is said of the numbers.
+fn kind(target: Target) -> [(String, MetaValue); 2] {
+    // Source: llama.cpp's `llama_ftype`.
+    let file_type = match target {
+        Target::F16 => 1,
+        Target::Q4_0 => 2,
+        Target::Q8_0 => 7,
+        Target::BF16 => 32,
+        _ => 0,
+    };
+    [
+        ("general.file_type".into(), MetaValue::U32(file_type)),
+        ("general.quantization_version".into(), MetaValue::U32(2)),
+    ]
 }
 
 fn job(step: &Step, config: &DecoderConfig, rotated_in_pairs: bool) -> Result<Job> {
@@ -129,21 +172,9 @@ fn divisors(config: &DecoderConfig) -> Option<Job> {
     Some(Job { source, name, kind: Kind::Copy, layer: None, inputs: None, outputs: None, order: None })
 }
 
-fn describe(config: &DecoderConfig, target: Target) -> Result<Vec<(String, MetaValue)>> {
+fn describe(config: &DecoderConfig) -> Result<Vec<(String, MetaValue)>> {
     let (arch, d) = (architecture(config), &config.dims);
-    // Source: llama.cpp's `llama_ftype`.
-    let file_type = match target {
-        Target::F16 => 1,
-        Target::Q4_0 => 2,
-        Target::Q8_0 => 7,
-        Target::BF16 => 32,
-        _ => 0,
-    };
-    let mut all = vec![
-        ("general.architecture".to_owned(), MetaValue::Str(arch.into())),
-        ("general.file_type".into(), MetaValue::U32(file_type)),
-        ("general.quantization_version".into(), MetaValue::U32(2)),
-    ];
+    let mut all = vec![("general.architecture".to_owned(), MetaValue::Str(arch.into()))];
     let mut add = |key: &str, value| all.push((format!("{arch}.{key}"), value));
     for (key, n) in [
         ("context_length", d.context),

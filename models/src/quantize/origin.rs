@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_engine::weights::{SafeTensors, Weights};
+use candle_engine::weights::{Gguf, SafeTensors, Weights};
 use candle_engine::{Context, Error, Result};
 use serde_json::{Map, Value};
 
 use crate::checkpoint::files_of;
-use crate::decoder::{family, DecoderConfig, TensorNames, HF};
+use crate::decoder::{family, DecoderConfig, TensorNames, GGUF, HF};
 use crate::hf_config::HfConfig;
 use crate::model::hub;
 use crate::Source;
@@ -20,6 +20,8 @@ pub struct Origin {
     /// What the decoder is.
     pub config: DecoderConfig,
     pub(crate) json: Map<String, Value>,
+    /// The file, if it is one of GGUF.
+    pub(crate) gguf: Option<Arc<Gguf>>,
     pub(crate) files: Vec<Beside>,
 }
 
@@ -37,9 +39,9 @@ const WEIGHTS: &[&str] =
     &["safetensors", "bin", "pt", "pth", "gguf", "onnx", "h5", "msgpack", "ckpt", "ot", "index.json"];
 
 impl Origin {
-    /// Opens a folder, a safetensors file, or the built-in model.
+    /// Opens a folder, a safetensors or GGUF file, or the built-in model.
     ///
-    /// Errors: `Input` for a GGUF file; `Io`, `Malformed` and `Config` naming file and key.
+    /// Errors: `Io`, `Malformed` and `Config` naming file and key.
     pub fn open(source: &Source) -> Result<Self> {
         match source {
             Source::Builtin => Self::builtin(),
@@ -48,10 +50,16 @@ impl Origin {
                 let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 Self::from_folder(dir, SafeTensors::open(file)?)
             }
-            Source::Gguf(file) => Err(Error::Input(format!(
-                "{}: expected a folder of safetensors, a GGUF file is not converted",
-                file.display()
-            ))),
+            Source::Gguf(file) => {
+                let gguf = Arc::new(Gguf::open(file)?);
+                Ok(Self {
+                    config: family::from_gguf(&gguf).at(file.display())?,
+                    weights: gguf.clone(),
+                    json: Map::new(),
+                    gguf: Some(gguf),
+                    files: Vec::new(),
+                })
+            }
             Source::Hub(name) => Self::open(&hub(name)?),
         }
     }
@@ -85,12 +93,16 @@ impl Origin {
         let json: Map<String, Value> =
             serde_json::from_slice(config).map_err(|e| Error::malformed(path, e.to_string()))?;
         let config = family::from_hf(&HfConfig::from_map(json.clone())).at(path.display())?;
-        Ok(Self { weights: Arc::new(weights), config, json, files })
+        Ok(Self { weights: Arc::new(weights), config, json, gguf: None, files })
     }
 
     /// Names of its tensors.
     pub fn names(&self) -> &'static TensorNames {
-        &HF
+        if self.gguf.is_some() {
+            &GGUF
+        } else {
+            &HF
+        }
     }
 
     /// The content of a file beside the weights.

@@ -1,6 +1,6 @@
 //! The header of a GGUF file. Source: ggml's `docs/gguf.md`, version 3, little-endian.
 
-use candle_engine::weights::Format;
+use candle_engine::weights::gguf::type_number;
 use candle_engine::{Error, Result};
 
 use super::{Layout, Planned};
@@ -19,11 +19,15 @@ pub enum MetaValue {
     Strs(Vec<String>),
     I32s(Vec<i32>),
     F32s(Vec<f32>),
+    /// As [`Metadata::encoded`] gives it.
+    ///
+    /// [`Metadata::encoded`]: candle_engine::weights::gguf::Metadata::encoded
+    Encoded(Vec<u8>),
 }
 
 /// Lays metadata and tensors out.
 ///
-/// Errors: `Tensor` for a format that cannot be written here, or rows that end within a block.
+/// Errors: `Tensor` for a format that GGUF has not, or rows that end within a block.
 pub fn gguf(metadata: &[(String, MetaValue)], tensors: &[Planned]) -> Result<Layout> {
     let mut header = b"GGUF".to_vec();
     header.extend(VERSION.to_le_bytes());
@@ -36,8 +40,7 @@ pub fn gguf(metadata: &[(String, MetaValue)], tensors: &[Planned]) -> Result<Lay
     let (mut at, mut places) = (0u64, Vec::new());
     for tensor in tensors {
         let err = |what: String| Error::Tensor { name: tensor.name.clone(), what };
-        let kind =
-            kind(tensor.format).ok_or_else(|| err(format!("{} is not written to GGUF", tensor.format)))?;
+        let kind = type_number(tensor.format).ok_or_else(|| err(format!("GGUF has no {}", tensor.format)))?;
         let bytes = tensor
             .format
             .bytes(&tensor.shape)
@@ -54,17 +57,6 @@ pub fn gguf(metadata: &[(String, MetaValue)], tensors: &[Planned]) -> Result<Lay
     let start = header.len() as u64;
     places.iter_mut().for_each(|(_, from, to)| (*from, *to) = (*from + start, *to + start));
     Ok(Layout { header, places, len: start + at })
-}
-
-fn kind(format: Format) -> Option<u32> {
-    Some(match format {
-        Format::F32 => 0,
-        Format::F16 => 1,
-        Format::Q4_0 => 2,
-        Format::Q8_0 => 8,
-        Format::BF16 => 30,
-        _ => return None,
-    })
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {
@@ -85,6 +77,7 @@ fn write_value(out: &mut Vec<u8>, value: &MetaValue) {
         out.extend(bytes);
     };
     match value {
+        MetaValue::Encoded(bytes) => out.extend(bytes),
         MetaValue::U32(n) => scalar(out, u32_kind, &n.to_le_bytes()),
         MetaValue::F32(x) => scalar(out, f32_kind, &x.to_le_bytes()),
         MetaValue::Bool(b) => scalar(out, bool_kind, &[u8::from(*b)]),

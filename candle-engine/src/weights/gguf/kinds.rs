@@ -76,34 +76,42 @@ impl Kind {
     }
 }
 
+/// The numbers of the storage formats.
+const FORMATS: &[(u32, Format)] = &[
+    (0, Format::F32),
+    (1, Format::F16),
+    (2, Format::Q4_0),
+    (3, Format::Q4_1),
+    (6, Format::Q5_0),
+    (7, Format::Q5_1),
+    (8, Format::Q8_0),
+    (10, Format::Q2_K),
+    (11, Format::Q3_K),
+    (12, Format::Q4_K),
+    (13, Format::Q5_K),
+    (14, Format::Q6_K),
+    (24, Format::I8),
+    (25, Format::I16),
+    (26, Format::I32),
+    (27, Format::I64),
+    (28, Format::F64),
+    (30, Format::BF16),
+];
+
 /// The storage format behind a tensor's type number.
 pub fn format(number: u32) -> Result<Format, Fault> {
-    Ok(match number {
-        0 => Format::F32,
-        1 => Format::F16,
-        2 => Format::Q4_0,
-        3 => Format::Q4_1,
-        6 => Format::Q5_0,
-        7 => Format::Q5_1,
-        8 => Format::Q8_0,
-        10 => Format::Q2_K,
-        11 => Format::Q3_K,
-        12 => Format::Q4_K,
-        13 => Format::Q5_K,
-        14 => Format::Q6_K,
-        24 => Format::I8,
-        25 => Format::I16,
-        26 => Format::I32,
-        27 => Format::I64,
-        28 => Format::F64,
-        30 => Format::BF16,
-        _ => {
-            return Err(Fault(match unsupported(number) {
-                Some(name) => format!("type {number} ({name}) is not supported"),
-                None => format!("unknown type {number}"),
-            }));
-        }
+    let known = FORMATS.iter().find(|(n, _)| *n == number).map(|(_, format)| *format);
+    known.ok_or_else(|| {
+        Fault(match unsupported(number) {
+            Some(name) => format!("type {number} ({name}) is not supported"),
+            None => format!("unknown type {number}"),
+        })
     })
+}
+
+/// The number of a tensor's type, if GGUF has one for this format.
+pub fn type_number(format: Format) -> Option<u32> {
+    FORMATS.iter().find(|(_, known)| *known == format).map(|(n, _)| *n)
 }
 
 /// Types that other engines write and this one does not read.

@@ -27,6 +27,8 @@ struct Entry {
     /// For an array its elements, without the element type and count that precede them.
     at: Range<usize>,
     elements: Option<(Kind, usize)>,
+    /// The type's number and everything after it.
+    whole: Range<usize>,
 }
 
 /// A value under a key.
@@ -82,6 +84,11 @@ impl Metadata {
             Some((kind, len)) => Some(Value::Array(Array { kind, len, bytes })),
             None => scalar(entry.kind, bytes),
         }
+    }
+
+    /// A value as the file has it: its type's number, then what makes it up. For writing it again.
+    pub fn encoded(&self, key: &str) -> Option<&[u8]> {
+        self.file.get(self.entries.get(key)?.whole.clone())
     }
 
     /// A string.
@@ -182,25 +189,28 @@ impl<'a> Array<'a> {
 
 impl Entry {
     fn read(at: &mut Cursor) -> Result<Self, Fault> {
+        let begin = at.position();
         let kind = Kind::new(at.u32("the value type")?)?;
-        match kind {
+        let (start, elements) = match kind {
             Kind::Array => {
                 let (element, len) = array_head(at)?;
                 let start = at.position();
                 skip_elements(at, element, len, MAX_DEPTH)?;
                 // It was walked, so it fits the file and so a usize.
-                Ok(Self { kind, at: start..at.position(), elements: Some((element, len as usize)) })
+                (start, Some((element, len as usize)))
             }
             Kind::Str => {
                 let text = at.str("the string")?;
-                Ok(Self { kind, at: at.position() - text.len()..at.position(), elements: None })
+                (at.position() - text.len(), None)
             }
             _ => {
                 let start = at.position();
                 skip_elements(at, kind, 1, 0)?;
-                Ok(Self { kind, at: start..at.position(), elements: None })
+                (start, None)
             }
-        }
+        };
+        let end = at.position();
+        Ok(Self { kind, at: start..end, elements, whole: begin..end })
     }
 }
 

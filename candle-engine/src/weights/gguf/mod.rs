@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use self::cursor::{Cursor, Fault};
+pub use self::kinds::type_number;
 pub use self::metadata::{Array, Metadata, Value};
 use super::{Format, MappedBytes, Stored};
 use crate::{Error, Result};
