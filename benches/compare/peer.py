@@ -1,13 +1,17 @@
 """llama.cpp through its C API, as llama-bench would drive it: one process, one model, some tests, one JSON object.
 
-usage: peer.py MODEL.gguf THREADS KV_TYPE REPETITIONS TEST…
-A test is pp512, tg64, tg64x8 or tg64@d4096, as `candle-engine bench` names them; or `first`.
+usage: peer.py bench MODEL.gguf THREADS KV_TYPE TEST…
+       peer.py check MODEL.gguf THREADS ID,ID…
+A test is pp512, tg64, tg64x8 or tg64@d4096, as `candle-engine bench` names them; or `first`. A past that was computed
+once is kept beside the model. `check` prints the log-probabilities of all tokens after some.
 """
 
+import ctypes
 import json
 import re
 import sys
 import time
+from pathlib import Path
 
 import llama_cpp as api
 
@@ -16,32 +20,37 @@ KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
 
 
 def main():
-    path, threads, kv, repetitions = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    what, path, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
     silence = api.llama_log_callback(lambda level, text, data: None)
     api.llama_log_set(silence, None)
-    before = memory("VmRSS")
+    resident, anonymous = memory("VmRSS"), memory("RssAnon")
     start = time.perf_counter()
     api.llama_backend_init()
     model = api.llama_model_load_from_file(path.encode(), api.llama_model_default_params())
     if not model:
         raise RuntimeError(f"{path}: llama.cpp does not load it")
-    peer = Peer(model, threads, KV_TYPES[kv])
+    anonymous = memory("RssAnon") - anonymous
+    if what == "check":
+        peer = Peer(path, model, threads, "f32")
+        print(json.dumps(peer.logprobs([int(id) for id in sys.argv[4].split(",")])))
+        return
+    peer = Peer(path, model, threads, sys.argv[4])
     rows = {}
     for test in sys.argv[5:]:
         if test == "first":
             peer.open(CHUNK, 1)
             peer.feed([(0, token, position) for position, token in enumerate(peer.tokens(16))])
-            rows[test] = [time.perf_counter() - start]
+            rows[test] = time.perf_counter() - start
         else:
-            rows[test] = peer.measure(test, repetitions)
-    mb = (memory("VmHWM") - before) / 1e6
+            rows[test] = peer.measure(test)
+    megabytes = dict(resident_mb=(memory("VmHWM") - resident) / 1e6, anonymous_mb=anonymous / 1e6)
     system = api.llama_print_system_info().decode()
-    print(json.dumps(dict(rates=rows, resident_mb=mb, isa=instruction_set(system), version=api_version())))
+    print(json.dumps(dict(rates=rows, isa=instruction_set(system), version=api_version(), **megabytes)))
 
 
 class Peer:
-    def __init__(self, model, threads, kv):
-        self.model, self.threads, self.kv, self.context = model, threads, kv, None
+    def __init__(self, path, model, threads, kv):
+        self.path, self.model, self.threads, self.kv, self.context = path, model, threads, kv, None
         self.vocab = api.llama_vocab_n_tokens(api.llama_model_get_vocab(model))
 
     def open(self, positions, sequences):
@@ -53,7 +62,7 @@ class Peer:
         params.n_batch = params.n_ubatch = CHUNK
         params.n_seq_max = sequences
         params.n_threads = params.n_threads_batch = self.threads
-        params.type_k = params.type_v = self.kv
+        params.type_k = params.type_v = KV_TYPES[self.kv]
         params.no_perf = True
         self.context = api.llama_init_from_model(self.model, params)
         if not self.context:
@@ -78,28 +87,50 @@ class Peer:
                 raise RuntimeError("llama_decode failed")
         api.llama_synchronize(self.context)
 
-    def measure(self, test, repetitions):
-        """Tokens per second of each repetition, after some tokens that warm up."""
+    def logprobs(self, tokens):
+        """(token, log-probability) of all tokens after these."""
+        import numpy as np
+
+        self.open(CHUNK, 1)
+        self.feed([(0, token, position) for position, token in enumerate(tokens)])
+        logits = np.ctypeslib.as_array(api.llama_get_logits_ith(self.context, -1), (self.vocab,)).astype(np.float64)
+        logits -= logits.max()
+        return list(enumerate((logits - np.log(np.exp(logits).sum())).tolist()))
+
+    def past(self, sequence, tokens):
+        """Fills a sequence, from the file of an earlier process if there is one."""
+        file = Path(f"{self.path}.{self.kv}.{len(tokens)}.past")
+        ids, count = (api.llama_token * len(tokens))(*tokens), ctypes.c_size_t()
+        if file.exists():
+            name = str(file).encode()
+            if not api.llama_state_seq_load_file(self.context, name, sequence, ids, len(tokens), ctypes.byref(count)):
+                raise RuntimeError(f"{file}: llama.cpp does not read it again")
+            return
+        self.feed([(sequence, token, position) for position, token in enumerate(tokens)])
+        part = file.with_name(file.name + ".part")
+        if not api.llama_state_seq_save_file(self.context, str(part).encode(), sequence, ids, len(tokens)):
+            raise RuntimeError(f"{part}: llama.cpp does not write it")
+        part.rename(file)
+
+    def measure(self, test):
+        """Tokens per second, after some tokens that warm up."""
         kind, count, sequences, depth = re.fullmatch(r"(pp|tg)(\d+)(?:x(\d+))?(?:@d(\d+))?", test).groups()
         count, sequences, depth = int(count), int(sequences or 1), int(depth or 0)
         self.open(depth + count, sequences)
         text = self.tokens(depth + count)
         for sequence in range(sequences):
             if depth:
-                self.feed([(sequence, text[i], i) for i in range(depth)])
-        self.feed([(0, text[i], depth + i) for i in range(min(count, 16))])
-        rates = []
-        for _ in range(repetitions):
-            for sequence in range(sequences):
-                api.llama_memory_seq_rm(self.memory, sequence, depth, -1)
-            start = time.perf_counter()
-            if kind == "pp":
-                self.feed([(0, text[i], i) for i in range(depth, depth + count)])
-            else:
-                for i in range(depth, depth + count):
-                    self.feed([(sequence, text[i], i) for sequence in range(sequences)])
-            rates.append(count * sequences / (time.perf_counter() - start))
-        return rates
+                self.past(sequence, text[:depth])
+        self.feed([(0, text[i], i) for i in range(depth, depth + min(count, 16))])
+        for sequence in range(sequences):
+            api.llama_memory_seq_rm(self.memory, sequence, depth, -1)
+        start = time.perf_counter()
+        if kind == "pp":
+            self.feed([(0, text[i], i) for i in range(depth, depth + count)])
+        else:
+            for i in range(depth, depth + count):
+                self.feed([(sequence, text[i], i) for sequence in range(sequences)])
+        return count * sequences / (time.perf_counter() - start)
 
 
 def api_version():

@@ -431,7 +431,7 @@ gb_per_s is the bytes of all matrices that one pass reads, and of the keys and v
 passes per second; a pass takes up to 512 tokens of a prompt. percent_of_peak compares a decode's with reading memory, \
 and a prefill's operations (matrices only) with multiplying in registers: f32 for float weights, 8-bit integers for \
 all others; both peaks are measured with the same threads, after the tests. load_ms is the time to open the model, \
-first_token_ms that from there to the logits after a first token.";
+first_token_ms that from there to the logits after a first token, anonymous_bytes the memory then that is no file's.";
 
 /// Measure prefill and decode
 #[derive(Debug, Args)]

@@ -129,6 +129,7 @@ fn bench_prints_rows() {
                 "load_ms",
                 "first_token_ms",
                 "peak_rss_bytes",
+                "anonymous_bytes",
             ]
         );
         assert!(row["tokens_per_s"].as_f64().unwrap() > 0.0 && row["gb_per_s"].as_f64().unwrap() > 0.0);

@@ -43,6 +43,8 @@ struct Row {
     /// From opening the model to the logits after its first token.
     first_token_ms: f64,
     peak_rss_bytes: Option<u64>,
+    /// Of memory that is no file's, after the first token.
+    anonymous_bytes: Option<u64>,
     #[serde(skip)]
     deviation: f64,
     #[serde(skip)]
@@ -157,6 +159,7 @@ fn row(bench: &Opened, test: &Test, name: &str, times: &[f64]) -> Row {
         load_ms: bench.load.as_secs_f64() * 1e3,
         first_token_ms: bench.first_token.as_secs_f64() * 1e3,
         peak_rss_bytes: memory::peak_resident(),
+        anonymous_bytes: bench.anonymous,
         deviation: deviation(&rates),
         kind: test.kind,
         gop_per_s: operations(bench.model.decoder().config(), test.tokens()) * per_token,

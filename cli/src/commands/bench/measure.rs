@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use candle_engine::kv::{Batch, KvCache};
+use candle_engine::memory;
 use candle_engine::session::{LanguageModel, PREFILL_CHUNK};
 use candle_engine_models::decoder::DecoderConfig;
 use candle_engine_models::{LoadOptions, Model, Result, Source};
@@ -32,6 +33,8 @@ pub struct Opened {
     pub model: Model,
     pub load: Duration,
     pub first_token: Duration,
+    /// Bytes of memory that is no file's, after the first token.
+    pub anonymous: Option<u64>,
 }
 
 impl Opened {
@@ -40,7 +43,8 @@ impl Opened {
         let model = Model::from_source(source, options)?;
         let load = start.elapsed();
         model.session().feed(&[0])?;
-        Ok(Self { load, first_token: start.elapsed(), model })
+        let first_token = start.elapsed();
+        Ok(Self { load, first_token, anonymous: memory::anonymous(), model })
     }
 
     /// Seconds of each repetition, sorted.
