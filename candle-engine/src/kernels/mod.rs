@@ -24,6 +24,7 @@ mod rows;
 #[cfg(test)]
 mod testing;
 pub mod threads;
+pub mod train;
 
 pub use act::Act;
 pub use isa::Isa;
