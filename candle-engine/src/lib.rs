@@ -14,6 +14,7 @@ pub mod memory;
 pub mod ops;
 pub mod session;
 pub mod text;
+pub mod train;
 pub mod weights;
 
 pub use error::{Context, Error, ErrorKind, Result};
