@@ -1,6 +1,6 @@
 //! Sound as speech models want it: 16 kHz, one channel, and its log-mel spectrogram.
 //!
-//! WAV files and raw samples are read.
+//! WAV files and raw samples are always read; FLAC, MP3, OGG/Vorbis and M4A/AAC with the feature `audio`.
 //!
 //! ```no_run
 //! use candle_engine::audio::{log_mel, Audio};
@@ -19,6 +19,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "audio")]
+mod compressed;
 mod mel;
 mod pcm;
 mod resample;
@@ -114,6 +116,10 @@ impl Audio {
         if wav::is_wav(&head) {
             return Self::new(&name, wav::open(BufReader::new(whole)));
         }
+        #[cfg(feature = "audio")]
+        if compressed::is_container(&head) {
+            return Self::new(&name, compressed::open_stream(whole, &head));
+        }
         Self::new(&name, Ok(Pcm::new(whole, Sample::I16, 1, SAMPLE_RATE, None)))
     }
 
@@ -132,6 +138,9 @@ impl Audio {
         if wav::is_wav(&head) {
             return Self::new(&name, wav::open(BufReader::new(file)).map(|wav| wav.within(length)));
         }
+        #[cfg(feature = "audio")]
+        return Self::new(&name, compressed::open(file, &head, length));
+        #[cfg(not(feature = "audio"))]
         Err(input(&name, UNKNOWN_FORMAT))
     }
 
@@ -222,7 +231,11 @@ fn input(name: &str, what: impl std::fmt::Display) -> Error {
 }
 
 /// What a file is that nobody here reads.
-const UNKNOWN_FORMAT: &str = "no WAV file";
+const UNKNOWN_FORMAT: &str = if cfg!(feature = "audio") {
+    "no known audio format, expected WAV, FLAC, MP3, OGG/Vorbis or M4A/AAC"
+} else {
+    "no WAV file; other formats need the feature `audio`"
+};
 
 /// The first bytes, by which formats are told apart.
 fn head(reader: &mut impl Read) -> io::Result<Vec<u8>> {
