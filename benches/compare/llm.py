@@ -8,8 +8,8 @@
 The first run builds llama-cpp-python from PyPI for this machine (GGML_NATIVE; twenty minutes on two cores) into a virtual
 environment of its own, and writes the models; both stay in the cache. Before a file is measured, both engines must
 agree on what it computes. Every figure is from a process of its own, the engines in turn, warmed up, and what counts
-is the median over the rounds. Each figure is kept as it comes: a run that was interrupted goes on where it was, and
-figures of another commit of this repository are measured again.
+is the median over the rounds. Each figure is kept as it comes: a run that was interrupted goes on where it was. At
+another commit of this repository all is measured again.
 
 A row is a test, a format and a shape: pp512 is a prompt of 512, tg64 64 tokens one by one, x8 of eight sequences
 together, @d4096 after 4096 tokens, first the seconds from loading to the first token of a prompt of 16. llama.cpp's
@@ -43,12 +43,19 @@ def main():
     args = arguments()
     bench = Bench(args)
     for group in args.groups:
-        bench.group(*group)
+        try:
+            bench.group(*group)
+        except Failed as error:
+            # The others are worth measuring; the next run tries this one again.
+            bench.failed.append(str(error))
+            bench.say(f"error: {error}")
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
     heading = f"{cpu}, {args.threads} threads, KV cache {args.kv_type}; tokens/s, first in seconds; in parentheses the share of the peak"
     text = "\n".join(Report(bench.results).lines(heading)) + "\n"
     (args.cache / "results.md").write_text(text)
     print(text, end="")
+    if bench.failed:
+        sys.exit("\n".join(["", *bench.failed]))
 
 
 def arguments():
@@ -73,9 +80,13 @@ def arguments():
     return args
 
 
+class Failed(Exception):
+    """Something could not be measured."""
+
+
 class Bench:
     def __init__(self, args):
-        self.args, self.dry = args, args.dry_run
+        self.args, self.dry, self.failed = args, args.dry_run, []
         args.cache.mkdir(parents=True, exist_ok=True)
         self.file = args.results or args.cache / "results.json"
         self.python = self.environment()
@@ -110,15 +121,13 @@ class Bench:
         return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 
     def earlier(self):
-        """The figures that there are, but those of other commits."""
-        results = {"rows": {}, "checks": {}}
+        """The figures that there are, unless of another commit: the peers' too, for who is compared takes turns."""
+        results = {"commit": self.commit, "rows": {}, "checks": {}}
         if self.file.exists() and not self.args.fresh:
             results |= json.loads(self.file.read_text())
-        ours = lambda name: name.split(" ", 2)[2] in (OURS, AVX2)
-        stale = [name for name, row in results["rows"].items() if ours(name) and row["commit"] != self.commit]
-        for name in [] if self.args.keep else stale:
-            self.say(f"{name}: the figures are of {results['rows'][name]['commit']}, this is {self.commit}")
-            del results["rows"][name]
+        if results["commit"] != self.commit and not self.args.keep:
+            self.say(f"{self.file}: the figures are of {results['commit']}, this is {self.commit}: all is measured again")
+            results |= {"commit": self.commit, "rows": {}}
         return results
 
     def group(self, shape, rounds, tests, members):
@@ -146,7 +155,7 @@ class Bench:
         ours = {token["id"]: token["logprob"] for token in self.json(score)["next"]}
         apart = max(abs(logprob - theirs[id]) for id, logprob in ours.items())
         if apart > APART:
-            sys.exit(f"{path}: the engines' log-probabilities are {apart:.3f} apart, expected at most {APART}")
+            raise Failed(f"{path}: the engines' log-probabilities are {apart:.3f} apart, expected at most {APART}")
         self.results["checks"][name] = apart
         self.save()
 
@@ -240,7 +249,7 @@ def run(command, **options):
     command = [str(word) for word in command]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, **options)
     if done.returncode != 0:
-        sys.exit(f"{shlex.join(command)}: failed with status {done.returncode}")
+        raise Failed(f"{shlex.join(command)}: failed with status {done.returncode}")
     return done.stdout
 
 
