@@ -125,3 +125,32 @@ impl Linear for Gated {
         self.gate.format()
     }
 }
+
+/// y = act(f(x)) of any matrix.
+#[derive(Debug)]
+pub struct Activated {
+    act: Act,
+    linear: Box<dyn Linear>,
+    exec: Exec,
+}
+
+impl Activated {
+    /// `linear` is `[.., in] → [.., out]`.
+    pub fn new(act: Act, linear: Box<dyn Linear>, exec: Exec) -> Self {
+        Self { act, linear, exec }
+    }
+}
+
+impl Linear for Activated {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::activate(&self.exec, self.act, &self.linear.forward(x)?)
+    }
+
+    fn shape(&self) -> (usize, usize) {
+        self.linear.shape()
+    }
+
+    fn format(&self) -> Format {
+        self.linear.format()
+    }
+}

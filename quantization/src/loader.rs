@@ -9,7 +9,7 @@ use candle_engine::weights::{Format, Linear, Stored, Weights};
 use candle_engine::{Context, Error, Result};
 
 use crate::compressed_tensors::{self, Activations};
-use crate::dense::{Gated, MappedGated, MappedLinear, TensorLinear};
+use crate::dense::{Activated, Gated, MappedGated, MappedLinear, TensorLinear};
 use crate::gguf_blocks::BlockLinear;
 use crate::grouped::{self, GroupedGated, GroupedLinear};
 use crate::observe::{Observed, Observer};
@@ -105,6 +105,11 @@ impl Loader {
 
     fn plain(&self, name: &str, out: usize, inner: usize, bias: bool) -> Result<Box<dyn Linear>> {
         let (weight, bias) = self.parts(name, out, inner, bias)?;
+        self.multiplier(weight, bias)
+    }
+
+    /// Floats or blocks, in place or uploaded.
+    fn multiplier(&self, weight: Stored, bias: Option<Tensor>) -> Result<Box<dyn Linear>> {
         if self.exec.is_fused() {
             return Ok(Box::new(MappedLinear::new(weight, bias)));
         }
@@ -115,6 +120,40 @@ impl Loader {
         }
         let uploaded = upload(&weight, self.exec.device(), dtype)?;
         Ok(Box::new(TensorLinear::new(uploaded, bias, weight.format)))
+    }
+
+    /// act(x · Wᵀ + b) of the matrix `name.weight`, `[out, in]`, and with `bias` the vector `name.bias`.
+    ///
+    /// Errors: as [`Self::vector`].
+    pub fn activated(
+        &self,
+        act: Act,
+        name: &str,
+        out: usize,
+        inner: usize,
+        bias: bool,
+    ) -> Result<Box<dyn Linear>> {
+        let linear = self.linear(name, out, inner, bias)?;
+        Ok(Box::new(Activated::new(act, linear, self.exec.clone())))
+    }
+
+    /// act(x · Wᵀ + b) of the weights `name.weight`, `[out, channels, width]`, of a convolution, with `name.bias`; `x`
+    /// holds each place's neighbours as [`ops::unfold`] lays them out, `[.., channels · width]`.
+    ///
+    /// Errors: as [`Self::vector`].
+    pub fn convolution(
+        &self,
+        act: Act,
+        name: &str,
+        out: usize,
+        channels: usize,
+        width: usize,
+    ) -> Result<Box<dyn Linear>> {
+        let stored = self.weights.get(&format!("{name}.weight"))?.expect(&[out, channels, width])?;
+        let weight = Stored { shape: vec![out, channels * width], ..stored };
+        supported(&weight)?;
+        let bias = Some(self.vector(&format!("{name}.bias"), out)?);
+        Ok(Box::new(Activated::new(act, self.multiplier(weight, bias)?, self.exec.clone())))
     }
 
     /// act(gate(x)) · up(x) of two matrices `[out, in]`.

@@ -25,6 +25,7 @@ mod rows;
 mod testing;
 pub mod threads;
 pub mod train;
+pub mod unfold;
 
 pub use act::Act;
 pub use isa::Isa;

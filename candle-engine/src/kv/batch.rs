@@ -36,16 +36,43 @@ impl<'a> Batch<'a> {
     ///
     /// Errors: `Input` if there is no token; `OutOfMemory` if the cache cannot grow.
     pub fn push(&mut self, tokens: &[u32], kv: &'a mut KvCache, all_logits: bool) -> Result<()> {
-        if tokens.is_empty() {
+        let wanted = if all_logits { 0 } else { tokens.len().saturating_sub(1) };
+        self.push_wanting(tokens, kv, wanted..tokens.len())
+    }
+
+    /// As [`Self::push`]; logits are computed after those tokens whose indices are `wanted`.
+    ///
+    /// Errors: as [`Self::push`].
+    pub fn push_wanting(
+        &mut self,
+        tokens: &[u32],
+        kv: &'a mut KvCache,
+        wanted: impl IntoIterator<Item = usize>,
+    ) -> Result<()> {
+        let first = self.rows();
+        self.push_rows(tokens.len(), kv)?;
+        self.tokens.extend_from_slice(tokens);
+        self.logits.extend(wanted.into_iter().map(|i| first + i));
+        Ok(())
+    }
+
+    /// Appends a sequence whose rows are no tokens, such as the frames that an encoder reads.
+    ///
+    /// Errors: as [`Self::push`].
+    pub fn push_rows(&mut self, len: usize, kv: &'a mut KvCache) -> Result<()> {
+        if len == 0 {
             return Err(Error::Input("a sequence without tokens".into()));
         }
-        kv.reserve(tokens.len())?;
-        let (first, start, len) = (self.tokens.len(), kv.len(), tokens.len());
-        self.tokens.extend_from_slice(tokens);
+        kv.reserve(len)?;
+        let start = kv.len();
         self.positions.extend(start..start + len);
-        self.logits.extend(if all_logits { first..first + len } else { first + len - 1..first + len });
         self.sequences.push(Sequence { kv, start, len });
         Ok(())
+    }
+
+    /// New rows of all sequences, `t`.
+    pub fn rows(&self) -> usize {
+        self.positions.len()
     }
 
     /// All new tokens, `[t]`.

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor, D};
 
 use super::{tensor, with_slice, Exec};
 use crate::kernels::attention::{self as kernel, Heads, KvSlice, KvSliceMut, SequenceKv};
-use crate::kv::{Batch, Block, KvCache, Sequence, BLOCK};
+use crate::kv::{Batch, Block, KvCache, BLOCK};
 use crate::{Error, Result};
 
 /// What one attention layer computes.
@@ -41,22 +41,52 @@ pub fn attention(
     [q, k, v]: [&Tensor; 3],
     batch: &mut Batch,
 ) -> Result<Tensor> {
-    let t = batch.tokens().len();
-    let (queries, keys) = ((t, spec.heads * spec.head_dim), (t, spec.kv_heads * spec.head_dim));
-    for (x, expected) in [(q, queries), (k, keys), (v, keys)] {
-        if x.dims2()? != expected {
-            return Err(Error::Input(format!("attention: expected {expected:?}, got {:?}", x.dims())));
-        }
+    expect(q, (batch.rows(), spec.heads * spec.head_dim))?;
+    remember(exec, spec, layer, [k, v], batch)?;
+    if !exec.is_fused() {
+        return composed(spec, layer, q, batch);
     }
-    if exec.is_fused() {
-        fused(spec, layer, [q, k, v], batch)
-    } else {
-        composed(spec, layer, [q, k, v], batch)
-    }
+    let sequences: Vec<SequenceKv> =
+        batch.sequences().iter().map(|s| view(s.kv, layer, s.start, s.len)).collect::<Result<_>>()?;
+    fused(spec, q, &sequences)
 }
 
-fn fused(spec: &AttentionSpec, layer: usize, [q, k, v]: [&Tensor; 3], batch: &mut Batch) -> Result<Tensor> {
-    with_slice(k, |k| with_slice(v, |v| append(layer, k, v, batch)))???;
+/// Appends keys and values to the sequences' caches, which are attended over later.
+///
+/// Shapes: `k` and `v` `[t, g · d]`, `t` the rows of the batch.
+/// Errors: as [`attention`].
+pub fn remember(
+    exec: &Exec,
+    spec: &AttentionSpec,
+    layer: usize,
+    [k, v]: [&Tensor; 2],
+    batch: &mut Batch,
+) -> Result<()> {
+    let (t, g, d) = (batch.rows(), spec.kv_heads, spec.head_dim);
+    expect(k, (t, g * d))?;
+    expect(v, (t, g * d))?;
+    if exec.is_fused() {
+        return with_slice(k, |k| with_slice(v, |v| append(layer, k, v, batch)))??;
+    }
+    let mut row = 0;
+    for sequence in batch.sequences() {
+        let (start, len) = (sequence.start, sequence.len);
+        let (keys, values) = sequence.kv.layer_tensors(layer).ok_or_else(other_cache)?;
+        keys.slice_set(&heads(k, row, len, g, d)?, 1, start)?;
+        values.slice_set(&heads(v, row, len, g, d)?, 1, start)?;
+        row += len;
+    }
+    Ok(())
+}
+
+pub(super) fn expect(x: &Tensor, expected: (usize, usize)) -> Result<()> {
+    if x.dims2()? != expected {
+        return Err(Error::Input(format!("attention: expected {expected:?}, got {:?}", x.dims())));
+    }
+    Ok(())
+}
+
+pub(super) fn fused(spec: &AttentionSpec, q: &Tensor, sequences: &[SequenceKv]) -> Result<Tensor> {
     let spec = kernel::AttentionSpec {
         heads: Heads { heads: spec.heads, kv_heads: spec.kv_heads, head_dim: spec.head_dim },
         scale: spec.scale,
@@ -64,10 +94,8 @@ fn fused(spec: &AttentionSpec, layer: usize, [q, k, v]: [&Tensor; 3], batch: &mu
         softcap: spec.softcap,
         causal: spec.causal,
     };
-    let sequences: Vec<SequenceKv> =
-        batch.sequences().iter().map(|s| view(s, layer)).collect::<Result<_>>()?;
     let mut out = vec![0.0; q.elem_count()];
-    with_slice(q, |q| kernel::attention(&spec, q, &sequences, &mut out))?;
+    with_slice(q, |q| kernel::attention(&spec, q, sequences, &mut out))?;
     tensor(out, q.shape())
 }
 
@@ -116,54 +144,74 @@ fn slice<'a>(block: &'a Block, [numbers, scales]: &Place) -> KvSlice<'a> {
     }
 }
 
-fn view<'a>(sequence: &'a Sequence, layer: usize) -> Result<SequenceKv<'a>> {
-    let kv: &KvCache = sequence.kv;
+/// A cache as the kernel sees it, for `len` queries from the position `start` on.
+pub(super) fn view(kv: &KvCache, layer: usize, start: usize, len: usize) -> Result<SequenceKv<'_>> {
     let blocks = kv.as_blocks().ok_or_else(other_cache)?;
     let (keys, values) = places(kv, layer);
     Ok(SequenceKv {
         keys: blocks.iter().map(|b| slice(b, &keys)).collect(),
         values: blocks.iter().map(|b| slice(b, &values)).collect(),
-        start: sequence.start,
-        len: sequence.len,
+        start,
+        len,
     })
 }
 
-fn composed(
-    spec: &AttentionSpec,
-    layer: usize,
-    [q, k, v]: [&Tensor; 3],
-    batch: &mut Batch,
-) -> Result<Tensor> {
-    let (h, g, d) = (spec.heads, spec.kv_heads, spec.head_dim);
+fn composed(spec: &AttentionSpec, layer: usize, q: &Tensor, batch: &mut Batch) -> Result<Tensor> {
     let mut outs = Vec::new();
     let mut row = 0;
     for sequence in batch.sequences() {
         let (start, len) = (sequence.start, sequence.len);
-        let end = start + len;
-        let part = |x: &Tensor, heads: usize| -> Result<Tensor> {
-            Ok(x.narrow(0, row, len)?.reshape((len, heads, d))?.transpose(0, 1)?.contiguous()?)
-        };
-        let (keys, values) = sequence.kv.layer_tensors(layer).ok_or_else(other_cache)?;
-        keys.slice_set(&part(k, g)?, 1, start)?;
-        values.slice_set(&part(v, g)?, 1, start)?;
-        let all = |x: &Tensor| -> Result<Tensor> {
-            let x = x.narrow(1, 0, end)?.unsqueeze(1)?.expand((g, h / g, end, d))?;
-            Ok(x.reshape((h, end, d))?.contiguous()?)
-        };
-        let scores = (part(q, h)?.matmul(&all(keys)?.t()?.contiguous()?)? * f64::from(spec.scale))?;
-        let scores = scores.to_dtype(DType::F32)?;
-        let scores = match spec.softcap {
-            Some(cap) => ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?,
-            None => scores,
-        };
-        let mask = mask(spec, start, len, end);
-        let mask = Tensor::from_vec(mask, (1, len, end), scores.device())?;
-        let weights = candle_nn::ops::softmax(&scores.broadcast_add(&mask)?, D::Minus1)?;
-        let out = weights.to_dtype(values.dtype())?.matmul(&all(values)?)?;
-        outs.push(out.transpose(0, 1)?.reshape((len, h * d))?);
+        let scores = composed_scores(spec, layer, q, row..row + len, sequence.kv, start + len)?;
+        let mask = Tensor::from_vec(mask(spec, start, len, start + len), (1, len, start + len), q.device())?;
+        outs.push(composed_sums(spec, layer, &scores.broadcast_add(&mask)?, sequence.kv)?);
         row += len;
     }
     Ok(Tensor::cat(&outs, 0)?)
+}
+
+/// Scores of some rows of `q` against the first `end` positions of a cache: `[h, rows, end]` in f32.
+pub(super) fn composed_scores(
+    spec: &AttentionSpec,
+    layer: usize,
+    q: &Tensor,
+    rows: Range<usize>,
+    kv: &KvCache,
+    end: usize,
+) -> Result<Tensor> {
+    let (keys, _) = kv.layer_tensors(layer).ok_or_else(other_cache)?;
+    let q = heads(q, rows.start, rows.len(), spec.heads, spec.head_dim)?;
+    let keys = repeated(spec, keys, end)?.t()?.contiguous()?;
+    let scores = (q.matmul(&keys)? * f64::from(spec.scale))?.to_dtype(DType::F32)?;
+    Ok(match spec.softcap {
+        Some(cap) => ((scores / f64::from(cap))?.tanh()? * f64::from(cap))?,
+        None => scores,
+    })
+}
+
+/// The values' sums under the softmax of scores `[h, rows, end]`: `[rows, h · d]`.
+pub(super) fn composed_sums(
+    spec: &AttentionSpec,
+    layer: usize,
+    scores: &Tensor,
+    kv: &KvCache,
+) -> Result<Tensor> {
+    let (h, rows, end) = scores.dims3()?;
+    let (_, values) = kv.layer_tensors(layer).ok_or_else(other_cache)?;
+    let weights = candle_nn::ops::softmax(scores, D::Minus1)?;
+    let out = weights.to_dtype(values.dtype())?.matmul(&repeated(spec, values, end)?)?;
+    Ok(out.transpose(0, 1)?.reshape((rows, h * spec.head_dim))?)
+}
+
+/// Rows of `x [t, heads · d]` as `[heads, rows, d]`.
+fn heads(x: &Tensor, row: usize, rows: usize, heads: usize, d: usize) -> Result<Tensor> {
+    Ok(x.narrow(0, row, rows)?.reshape((rows, heads, d))?.transpose(0, 1)?.contiguous()?)
+}
+
+/// The first positions of keys or values, once for each query head: `[h, end, d]`.
+fn repeated(spec: &AttentionSpec, x: &Tensor, end: usize) -> Result<Tensor> {
+    let (h, g, d) = (spec.heads, spec.kv_heads, spec.head_dim);
+    let x = x.narrow(1, 0, end)?.unsqueeze(1)?.expand((g, h / g, end, d))?;
+    Ok(x.reshape((h, end, d))?.contiguous()?)
 }
 
 /// 0 where a query sees a position, -inf where it does not: `[len, end]`.
@@ -174,6 +222,6 @@ fn mask(spec: &AttentionSpec, start: usize, len: usize, end: usize) -> Vec<f32> 
         .collect()
 }
 
-fn other_cache() -> Error {
+pub(super) fn other_cache() -> Error {
     Error::Input("the KV cache was made for another way of running ops".into())
 }

@@ -4,22 +4,28 @@
 //! They are functions and not candle `CustomOp`s: an op may return several tensors, write to the KV cache, or read
 //! mapped bytes, and `Tensor::from_vec` takes a kernel's result without a copy.
 
+mod activate;
 mod attention;
+mod cross_attention;
 mod grouped;
 mod linear;
 mod norm;
 mod rope;
+mod unfold;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use crate::kv::{KvCache, KvLayout};
 use crate::{Error, Result};
 
-pub use self::attention::{attention, AttentionSpec};
+pub use self::activate::activate;
+pub use self::attention::{attention, remember, AttentionSpec};
+pub use self::cross_attention::{attention_scores, cross_attention};
 pub use self::grouped::{embed_grouped, linear_grouped, linear_grouped_gated, GroupedMatrix};
 pub use self::linear::{embed, gate, linear, linear_gated, reads};
-pub use self::norm::{add_rms_norm, rms_norm};
+pub use self::norm::{add_rms_norm, layer_norm, rms_norm};
 pub use self::rope::{rope, RopeTable};
+pub use self::unfold::{unfold, CONVOLUTION_WIDTH};
 pub use crate::kernels::act::Act;
 pub use crate::kernels::rope::RopeStyle;
 

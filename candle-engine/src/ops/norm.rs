@@ -43,3 +43,19 @@ pub fn add_rms_norm(exec: &Exec, x: &Tensor, r: &Tensor, w: &Tensor, eps: f32) -
     })???;
     Ok((tensor(sum, x.shape())?, tensor(y, x.shape())?))
 }
+
+/// Shifts each row to mean 0, scales it to variance 1, then applies weight and bias.
+///
+/// y = (x − mean(x)) / sqrt(var(x) + eps) · w + b
+///
+/// Shapes: `x [.., n]`, `w`, `b [n]` → `[.., n]`. Accumulates in f32.
+/// Errors: candle's, if the shapes disagree.
+pub fn layer_norm(exec: &Exec, x: &Tensor, w: &Tensor, b: &Tensor, eps: f32) -> Result<Tensor> {
+    if !exec.is_fused() {
+        let (w, b) = (w.to_dtype(x.dtype())?, b.to_dtype(x.dtype())?);
+        return Ok(candle_nn::ops::layer_norm(&x.contiguous()?, &w, &b, eps)?);
+    }
+    let mut y = vec![0.0; x.elem_count()];
+    with_slice(x, |x| with_slice(w, |w| with_slice(b, |b| norm::layer_norm(x, w, Some(b), eps, &mut y))))???;
+    tensor(y, x.shape())
+}

@@ -22,6 +22,7 @@ macro_rules! weights_in_map {
     };
 }
 
+pub mod ggml;
 pub mod gguf;
 mod mapped;
 mod safetensors;
@@ -30,6 +31,7 @@ use candle_core::Tensor;
 
 use crate::{Error, Result};
 
+pub use self::ggml::Ggml;
 pub use self::gguf::Gguf;
 pub use self::mapped::MappedBytes;
 pub use self::safetensors::SafeTensors;

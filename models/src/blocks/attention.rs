@@ -1,7 +1,7 @@
-//! Causal self-attention with grouped queries over the KV cache.
+//! Self-attention over the KV cache, and attention over what another stack gave.
 
 use candle_core::Tensor;
-use candle_engine::kv::Batch;
+use candle_engine::kv::{Batch, KvCache};
 use candle_engine::ops::{self, AttentionSpec, Exec, RopeTable};
 use candle_engine::weights::Linear;
 use candle_engine::Result;
@@ -10,13 +10,23 @@ use candle_engine_quantization::Loader;
 use super::RmsNorm;
 use crate::decoder::{DecoderConfig, TensorNames};
 
+/// The matrices of attention.
+#[derive(Debug)]
+pub struct Projections {
+    /// `[h · d, hidden]`
+    pub q: Box<dyn Linear>,
+    /// `[g · d, hidden]`
+    pub k: Box<dyn Linear>,
+    /// `[g · d, hidden]`
+    pub v: Box<dyn Linear>,
+    /// `[hidden, h · d]`
+    pub o: Box<dyn Linear>,
+}
+
 /// o(attention(rope(norm(q(x))), rope(norm(k(x))), v(x)))
 #[derive(Debug)]
 pub struct Attention {
-    q_proj: Box<dyn Linear>,
-    k_proj: Box<dyn Linear>,
-    v_proj: Box<dyn Linear>,
-    o_proj: Box<dyn Linear>,
+    proj: Projections,
     qk_norm: Option<(RmsNorm, RmsNorm)>,
     rope: bool,
     layer: usize,
@@ -25,6 +35,11 @@ pub struct Attention {
 }
 
 impl Attention {
+    /// Attention without norms and rotation.
+    pub fn new(proj: Projections, layer: usize, spec: AttentionSpec, exec: Exec) -> Self {
+        Self { proj, qk_norm: None, rope: false, layer, spec, exec }
+    }
+
     /// Loads one layer's attention.
     pub fn load(loader: &Loader, config: &DecoderConfig, names: &TensorNames, layer: usize) -> Result<Self> {
         let d = &config.dims;
@@ -33,10 +48,12 @@ impl Attention {
         let parts = &names.parts;
         let norm = |part| RmsNorm::load(loader, &name(part), d.head_dim, config.norm_eps);
         Ok(Self {
-            q_proj: loader.linear(&name(parts.q_proj), q, d.hidden, config.qkv_bias)?,
-            k_proj: loader.linear(&name(parts.k_proj), kv, d.hidden, config.qkv_bias)?,
-            v_proj: loader.linear(&name(parts.v_proj), kv, d.hidden, config.qkv_bias)?,
-            o_proj: loader.linear(&name(parts.o_proj), d.hidden, q, config.o_bias)?,
+            proj: Projections {
+                q: loader.linear(&name(parts.q_proj), q, d.hidden, config.qkv_bias)?,
+                k: loader.linear(&name(parts.k_proj), kv, d.hidden, config.qkv_bias)?,
+                v: loader.linear(&name(parts.v_proj), kv, d.hidden, config.qkv_bias)?,
+                o: loader.linear(&name(parts.o_proj), d.hidden, q, config.o_bias)?,
+            },
             qk_norm: if config.qk_norm { Some((norm(parts.q_norm)?, norm(parts.k_norm)?)) } else { None },
             rope: config.layers[layer].rope,
             layer,
@@ -53,26 +70,67 @@ impl Attention {
         })
     }
 
-    /// `[t, hidden] → [t, hidden]`; appends the new positions to the sequences' caches.
-    pub fn forward(&self, x: &Tensor, rope: &RopeTable, batch: &mut Batch) -> Result<Tensor> {
-        let mut q = self.q_proj.forward(x)?;
-        let mut k = self.k_proj.forward(x)?;
-        let v = self.v_proj.forward(x)?;
+    /// `[t, hidden] → [t, hidden]`; appends the new positions to the sequences' caches. The table is for a layer
+    /// that rotates.
+    pub fn forward(&self, x: &Tensor, rope: Option<&RopeTable>, batch: &mut Batch) -> Result<Tensor> {
+        let mut q = self.proj.q.forward(x)?;
+        let mut k = self.proj.k.forward(x)?;
+        let v = self.proj.v.forward(x)?;
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             q = self.per_head(&q, q_norm)?;
             k = self.per_head(&k, k_norm)?;
         }
-        if self.rope {
+        if let Some(rope) = rope.filter(|_| self.rope) {
             q = ops::rope(&self.exec, &q, self.spec.head_dim, rope)?;
             k = ops::rope(&self.exec, &k, self.spec.head_dim, rope)?;
         }
         let a = ops::attention(&self.exec, &self.spec, self.layer, [&q, &k, &v], batch)?;
-        self.o_proj.forward(&a)
+        self.proj.o.forward(&a)
     }
 
     fn per_head(&self, x: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
         let (t, n) = x.dims2()?;
         let d = self.spec.head_dim;
         Ok(norm.forward(&x.reshape((t * n / d, d))?)?.reshape((t, n))?)
+    }
+}
+
+/// o(attention(q(x), k(m), v(m))) over a memory m that is the same for all steps.
+#[derive(Debug)]
+pub struct CrossAttention {
+    proj: Projections,
+    layer: usize,
+    spec: AttentionSpec,
+    exec: Exec,
+}
+
+impl CrossAttention {
+    /// `spec` is neither causal nor windowed.
+    pub fn new(proj: Projections, layer: usize, spec: AttentionSpec, exec: Exec) -> Self {
+        Self { proj, layer, spec, exec }
+    }
+
+    /// Computes keys and values of a memory's rows `m [t, hidden]` and keeps them in the batch's caches.
+    pub fn remember(&self, m: &Tensor, batch: &mut Batch) -> Result<()> {
+        let (k, v) = (self.proj.k.forward(m)?, self.proj.v.forward(m)?);
+        ops::remember(&self.exec, &self.spec, self.layer, [&k, &v], batch)
+    }
+
+    /// `[t, hidden] → [t, hidden]`; `memories` says how many rows, one after another, attend to each. `see` is shown
+    /// the queries `[t, h · d]`.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        memories: &[(&KvCache, usize)],
+        see: impl FnOnce(&Tensor) -> Result<()>,
+    ) -> Result<Tensor> {
+        let q = self.proj.q.forward(x)?;
+        see(&q)?;
+        self.proj.o.forward(&ops::cross_attention(&self.exec, &self.spec, self.layer, &q, memories)?)
+    }
+
+    /// What queries `q [t, h · d]` look at: scores of one head before the softmax, `[t, s]`.
+    pub fn scores(&self, q: &Tensor, head: usize, memory: &KvCache) -> Result<Vec<f32>> {
+        ops::attention_scores(&self.exec, &self.spec, self.layer, head, q, memory)
     }
 }

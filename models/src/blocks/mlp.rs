@@ -1,4 +1,4 @@
-//! The gated feed-forward layer.
+//! The feed-forward layer, gated or not.
 
 use candle_core::Tensor;
 use candle_engine::weights::Linear;
@@ -7,27 +7,30 @@ use candle_engine_quantization::Loader;
 
 use crate::decoder::{DecoderConfig, TensorNames};
 
-/// down(act(gate(x)) · up(x))
+/// down(upper(x)), where upper is act(gate(x)) · up(x), or act(up(x)).
 #[derive(Debug)]
 pub struct Mlp {
-    gate_up: Box<dyn Linear>,
+    upper: Box<dyn Linear>,
     down: Box<dyn Linear>,
 }
 
 impl Mlp {
+    /// Of a layer that is made of `upper` and `down`.
+    pub fn new(upper: Box<dyn Linear>, down: Box<dyn Linear>) -> Self {
+        Self { upper, down }
+    }
+
     /// Loads one layer's feed-forward part.
     pub fn load(loader: &Loader, config: &DecoderConfig, names: &TensorNames, layer: usize) -> Result<Self> {
         let (hidden, ffn, bias) = (config.dims.hidden, config.dims.ffn, config.mlp_bias);
         let name = |part| names.part(layer, part);
         let (gate, up) = (name(names.parts.gate_proj), name(names.parts.up_proj));
-        Ok(Self {
-            gate_up: loader.gated(config.act, &gate, &up, ffn, hidden, bias)?,
-            down: loader.linear(&name(names.parts.down_proj), hidden, ffn, bias)?,
-        })
+        let upper = loader.gated(config.act, &gate, &up, ffn, hidden, bias)?;
+        Ok(Self::new(upper, loader.linear(&name(names.parts.down_proj), hidden, ffn, bias)?))
     }
 
     /// `[t, hidden] → [t, hidden]`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&self.gate_up.forward(x)?)
+        self.down.forward(&self.upper.forward(x)?)
     }
 }

@@ -1,4 +1,4 @@
-//! Root-mean-square norm.
+//! Norms: root mean square, and layer norm.
 
 use candle_core::Tensor;
 use candle_engine::ops::{self, Exec};
@@ -30,5 +30,36 @@ impl RmsNorm {
     /// Shapes: both `[.., n]`, and so are the results.
     pub fn add_forward(&self, x: &Tensor, r: &Tensor) -> Result<(Tensor, Tensor)> {
         ops::add_rms_norm(&self.exec, x, r, &self.weight, self.eps)
+    }
+}
+
+/// y = (x − mean(x)) / sqrt(var(x) + eps) · w + b
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f32,
+    exec: Exec,
+}
+
+impl LayerNorm {
+    /// Loads `name.weight` and `name.bias`, both `[n]`.
+    pub fn load(loader: &Loader, name: &str, n: usize, eps: f32) -> Result<Self> {
+        let vector = |end: &str| loader.vector(&format!("{name}.{end}"), n);
+        Ok(Self { weight: vector("weight")?, bias: vector("bias")?, eps, exec: loader.exec().clone() })
+    }
+
+    /// `[.., n] → [.., n]`
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::layer_norm(&self.exec, x, &self.weight, &self.bias, self.eps)
+    }
+
+    /// x + r, and its norm.
+    ///
+    /// Shapes: both `[.., n]`, and so are the results.
+    pub fn add_forward(&self, x: &Tensor, r: &Tensor) -> Result<(Tensor, Tensor)> {
+        let sum = (x + r)?;
+        let normed = self.forward(&sum)?;
+        Ok((sum, normed))
     }
 }

@@ -9,7 +9,7 @@ use candle_engine::{Context, Error, Result};
 use candle_engine_quantization::{Embedding, Loader};
 
 use super::{DecoderConfig, TensorNames};
-use crate::blocks::{Attention, Mlp, RmsNorm};
+use crate::blocks::{wanted_rows, Attention, Mlp, RmsNorm};
 
 /// A causal decoder. Immutable: all that changes lives in the caches of a batch.
 #[derive(Debug)]
@@ -71,13 +71,7 @@ impl Decoder {
             x = layer.forward(&x, &rope, batch).at(format_args!("layer {i}"))?;
         }
         see(self.layers.len(), &x);
-        let rows = batch.logit_rows();
-        if rows.len() != batch.tokens().len() {
-            let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-            let rows = Tensor::from_vec(rows, batch.logit_rows().len(), x.device())?;
-            x = x.index_select(&rows, 0)?;
-        }
-        let logits = self.head.forward(&self.norm.forward(&x)?)?;
+        let logits = self.head.forward(&self.norm.forward(&wanted_rows(x, batch)?)?)?;
         batch.finish();
         Ok(logits)
     }
@@ -113,7 +107,7 @@ impl Layer {
     }
 
     fn forward(&self, x: &Tensor, rope: &RopeTable, batch: &mut Batch) -> Result<Tensor> {
-        let attended = self.attn.forward(&self.attn_norm.forward(x)?, rope, batch)?;
+        let attended = self.attn.forward(&self.attn_norm.forward(x)?, Some(rope), batch)?;
         let (x, normed) = self.mlp_norm.add_forward(x, &attended)?;
         Ok((x + self.mlp.forward(&normed)?)?)
     }

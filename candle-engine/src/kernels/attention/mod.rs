@@ -15,6 +15,7 @@
 mod cache;
 mod number;
 mod products;
+mod scores;
 mod softmax;
 mod tile;
 
@@ -22,6 +23,7 @@ mod tile;
 mod tests;
 
 pub use self::cache::{append_keys, append_values, KvSlice, KvSliceMut};
+pub use self::scores::scores;
 
 use std::ops::Range;
 use std::sync::OnceLock;

@@ -30,6 +30,11 @@ pub(super) fn write(text: &str, out: &mut String) {
     out.extend(text.bytes().map(|byte| CHARS[usize::from(byte)]));
 }
 
+/// Bytes, written in the alphabet.
+pub(super) fn spell(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| CHARS[usize::from(byte)]).collect()
+}
+
 /// Appends the bytes that a token stands for; a token with a character outside the alphabet stands for itself.
 pub(super) fn read(token: &str, out: &mut Vec<u8>) {
     let start = out.len();

@@ -15,6 +15,7 @@ mod merges;
 mod normalize;
 mod parts;
 mod pattern;
+mod ranks;
 mod reference;
 mod split;
 mod vocab;

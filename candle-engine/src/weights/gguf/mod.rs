@@ -2,8 +2,8 @@
 //!
 //! Source: the GGUF specification in ggml's `docs/gguf.md`, versions 2 and 3, little-endian.
 
-mod cursor;
-mod kinds;
+pub(super) mod cursor;
+pub(super) mod kinds;
 mod metadata;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,37 @@
+//! What makes a convolution a product.
+
+use candle_core::Tensor;
+
+use super::{tensor, with_slice, Exec};
+use crate::kernels::unfold;
+use crate::{Error, Result};
+
+/// Neighbours of a convolution, in all: the row itself, one before, one after.
+pub const CONVOLUTION_WIDTH: usize = unfold::KERNEL;
+
+/// Lays each row's neighbours side by side: a convolution of width 3, padded by one row of zeros at either end, is
+/// then a product with its weights `[out, c · 3]` as they are stored.
+///
+/// y[i, c · 3 + k] = x[i · stride + k − 1, c]
+///
+/// Shapes: `x [n · t, c]`, `n` sequences of `t` rows, a multiple of `stride` → `[n · t / stride, c · 3]`.
+/// Errors: `Input`, if the rows are no whole sequences or the stride does not divide them.
+pub fn unfold(exec: &Exec, x: &Tensor, t: usize, stride: usize) -> Result<Tensor> {
+    let (rows, c) = x.dims2()?;
+    if t == 0 || stride == 0 || !rows.is_multiple_of(t) || !t.is_multiple_of(stride) {
+        return Err(Error::Input(format!("unfold: {rows} rows in sequences of {t}, stride {stride}")));
+    }
+    let shape = (rows / stride, c * CONVOLUTION_WIDTH);
+    if exec.is_fused() {
+        let mut y = vec![0.0; shape.0 * shape.1];
+        with_slice(x, |x| unfold::unfold(x, c, t, stride, &mut y))?;
+        return tensor(y, shape);
+    }
+    let padded = x.reshape((rows / t, t, c))?.pad_with_zeros(1, 1, 1)?;
+    let taps = (0..CONVOLUTION_WIDTH).map(|k| -> Result<Tensor> {
+        let places: Vec<u32> = (k..k + t).step_by(stride).map(|i| i as u32).collect();
+        let places = Tensor::from_vec(places, t / stride, x.device())?;
+        Ok(padded.index_select(&places, 1)?)
+    });
+    Ok(Tensor::stack(&taps.collect::<Result<Vec<_>>>()?, 3)?.reshape(shape)?)
+}
