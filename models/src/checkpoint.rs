@@ -48,6 +48,7 @@ impl Checkpoint {
                 Ok(Self::from_folder(dir, SafeTensors::open(file), vec![file.clone()]))
             }
             Source::Gguf(file) => Self::from_gguf(file),
+            Source::Ggml(file) => Err(Source::no_language_model(file)),
             Source::Hub(name) => Self::open(&hub(name)?),
         }
     }

@@ -29,6 +29,7 @@ mod model;
 pub mod quantize;
 pub mod random;
 mod source;
+pub mod whisper;
 
 pub use candle_engine::session::{
     FinishReason, GenerateOptions, Generation, LanguageModel, Piece, Session, Stats,

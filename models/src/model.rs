@@ -124,6 +124,7 @@ impl Model {
                 };
                 Self::assemble(file.display().to_string(), parts, text, options, start)
             }
+            Source::Ggml(file) => Err(Source::no_language_model(file)),
             Source::Hub(name) => Self::from_source(&hub(name)?, options),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_engine::weights::ggml;
 use candle_engine::{Error, Result};
 
 /// Where a model comes from.
@@ -15,6 +16,8 @@ pub enum Source {
     Safetensors(PathBuf),
     /// A GGUF file, or the first of several.
     Gguf(PathBuf),
+    /// A file of whisper.cpp's, `ggml-tiny.bin` and its like.
+    Ggml(PathBuf),
     /// `org/name`, `org/name@revision`, `org/name:QUANT`, `hf://org/name`.
     Hub(String),
 }
@@ -40,6 +43,7 @@ impl Source {
                 Some("safetensors") => Ok(Self::Safetensors(path.into())),
                 // Caches hold blobs without an extension: the first bytes tell.
                 _ if starts_with(path, b"GGUF") => Ok(Self::Gguf(path.into())),
+                _ if starts_with(path, &ggml::MAGIC) => Ok(Self::Ggml(path.into())),
                 _ => Err(Error::malformed(path, "expected a .gguf or .safetensors file, or a folder")),
             };
         }
@@ -71,6 +75,11 @@ impl Source {
             || Path::new(word).exists()
             || [".gguf", ".safetensors"].iter().any(|end| word.ends_with(end))
             || Self::names_the_hub(word)
+    }
+
+    /// Why a file of whisper.cpp's is of no use where a language model is wanted.
+    pub(crate) fn no_language_model(file: &Path) -> Error {
+        Error::malformed(file, "expected a language model, got a Whisper model: `transcribe` runs it")
     }
 
     fn folder(dir: &Path) -> Result<Self> {

@@ -60,6 +60,7 @@ impl Origin {
                     files: Vec::new(),
                 })
             }
+            Source::Ggml(file) => Err(Source::no_language_model(file)),
             Source::Hub(name) => Self::open(&hub(name)?),
         }
     }

@@ -1,0 +1,80 @@
+//! A Whisper model with everything that belongs to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use candle_core::Tensor;
+use candle_engine::weights::Weights;
+use candle_engine::{Error, Result};
+
+use super::{Encoder, Memory, TextDecoder, Tokens, WhisperConfig};
+
+/// A Whisper model. Immutable: any number of transcriptions may share it.
+pub struct Whisper {
+    pub(super) name: String,
+    pub(super) config: WhisperConfig,
+    pub(super) encoder: Encoder,
+    pub(super) decoder: TextDecoder,
+    pub(super) tokens: Result<Tokens, Arc<Error>>,
+    pub(super) alignment_heads: Vec<(usize, usize)>,
+    pub(super) weights: Arc<dyn Weights>,
+    pub(super) load_time: Duration,
+}
+
+impl Whisper {
+    /// The path or name it was opened by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &WhisperConfig {
+        &self.config
+    }
+
+    /// The stack that hears.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// The stack that writes.
+    pub fn decoder(&self) -> &TextDecoder {
+        &self.decoder
+    }
+
+    /// The vocabulary, with the tokens that have a meaning of their own.
+    ///
+    /// Errors: what reading the tokenizer met.
+    pub fn tokens(&self) -> Result<&Tokens> {
+        self.tokens.as_ref().map_err(|e| Error::Shared(e.clone()))
+    }
+
+    /// Layers and heads of the cross-attention that follow the words in time.
+    pub fn alignment_heads(&self) -> &[(usize, usize)] {
+        &self.alignment_heads
+    }
+
+    /// The checkpoint.
+    pub fn weights(&self) -> &Arc<dyn Weights> {
+        &self.weights
+    }
+
+    /// How long opening took.
+    pub fn load_time(&self) -> Duration {
+        self.load_time
+    }
+
+    /// Hears windows together: what the decoder attends to, one memory per window.
+    ///
+    /// Shapes: `windows`, each `[frames, mels]`.
+    /// Errors: `Input` for a window of another shape; `OutOfMemory`.
+    pub fn hear(&self, windows: &[Tensor]) -> Result<Vec<Memory>> {
+        self.decoder.remember(&self.encoder.forward(windows)?)
+    }
+}
+
+impl std::fmt::Debug for Whisper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Whisper").field("name", &self.name).field("config", &self.config).finish()
+    }
+}

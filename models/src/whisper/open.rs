@@ -1,0 +1,161 @@
+//! From a path or name to a model that is ready to use.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::DType;
+use candle_engine::kv::KvType;
+use candle_engine::ops::Exec;
+use candle_engine::text::Tokenizer;
+use candle_engine::weights::{Format, SafeTensors, Weights};
+use candle_engine::{Context, Error, Result};
+use candle_engine_quantization::Loader;
+
+use super::alignment_heads::known_heads;
+use super::{ggml, Encoder, TextDecoder, Tokens, Whisper, WhisperConfig};
+use crate::hf_config::HfConfig;
+use crate::model::hub;
+use crate::{LoadOptions, Source};
+
+/// What a container holds, before the stacks are built on it. Tensors have the names of the Hub's checkpoints.
+pub(super) struct Parts {
+    pub config: WhisperConfig,
+    pub weights: Arc<dyn Weights>,
+    pub tokenizer: Result<Tokenizer>,
+    pub multilingual: Option<bool>,
+    pub alignment_heads: Option<Vec<(usize, usize)>>,
+}
+
+impl Whisper {
+    /// Opens a model by path or name; `tiny` … `large-v3`, `turbo` and their `.en` and `distil-` kin are short for the
+    /// names on the Hub.
+    ///
+    /// Errors: `NotFound`, `Io`, `Malformed`, `Config`, `MissingTensor`, `ShapeMismatch`, each naming the file, key
+    /// or tensor; `Network` for the Hub. A model without a tokenizer opens; only its text is an error.
+    pub fn open(word: &str, options: &LoadOptions) -> Result<Self> {
+        match Path::new(word).exists() {
+            true => Self::from_source(&Source::parse(word)?, options),
+            false => Self::from_source(&Source::parse(&full_name(word))?, options),
+        }
+    }
+
+    /// Opens a model whose place is known.
+    ///
+    /// Errors: as [`Self::open`].
+    pub fn from_source(source: &Source, options: &LoadOptions) -> Result<Self> {
+        let start = Instant::now();
+        let (name, parts) = match source {
+            Source::Folder(dir) => (dir.display().to_string(), folder(dir, SafeTensors::open(dir)?)?),
+            Source::Safetensors(file) => {
+                let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                (file.display().to_string(), folder(dir, SafeTensors::open(file)?)?)
+            }
+            Source::Ggml(file) => (file.display().to_string(), ggml::open(file)?),
+            Source::Hub(name) => return Self::from_source(&hub(name)?, options),
+            Source::Gguf(file) => {
+                return Err(Error::malformed(file, "expected a Whisper model, got a GGUF file"));
+            }
+            Source::Builtin => {
+                return Err(Error::NotFound { what: "this build has no built-in Whisper model".into() })
+            }
+        };
+        let mut model = assemble(name.clone(), parts, options).at(&name)?;
+        model.load_time = start.elapsed();
+        Ok(model)
+    }
+}
+
+/// The name on the Hub behind a short name.
+fn full_name(word: &str) -> String {
+    match word {
+        "large" => "openai/whisper-large-v3".into(),
+        "turbo" | "large-v3-turbo" => "openai/whisper-large-v3-turbo".into(),
+        "tiny" | "base" | "small" | "medium" | "tiny.en" | "base.en" | "small.en" | "medium.en"
+        | "large-v1" | "large-v2" | "large-v3" => format!("openai/whisper-{word}"),
+        _ => match word.strip_prefix("distil-") {
+            Some("large-v2" | "large-v3" | "large-v3.5" | "medium.en" | "small.en") => {
+                format!("distil-whisper/{word}")
+            }
+            _ => word.into(),
+        },
+    }
+}
+
+fn folder(dir: &Path, weights: SafeTensors) -> Result<Parts> {
+    let path = dir.join("config.json");
+    let config = WhisperConfig::from_hf(&HfConfig::open(&path)?).at(path.display())?;
+    let path = dir.join("generation_config.json");
+    let generation = if path.is_file() { Some(HfConfig::open(&path)?) } else { None };
+    let heads = match &generation {
+        Some(generation) => alignment_heads(generation).at(path.display())?,
+        None => None,
+    };
+    let multilingual = match generation.as_ref().filter(|g| g.get("is_multilingual").is_some()) {
+        Some(generation) => Some(generation.flag("is_multilingual", true).at(path.display())?),
+        None => None,
+    };
+    Ok(Parts {
+        config,
+        weights: Arc::new(weights),
+        tokenizer: Tokenizer::from_file(&dir.join("tokenizer.json")),
+        multilingual,
+        alignment_heads: heads,
+    })
+}
+
+/// The list of `[layer, head]`.
+fn alignment_heads(generation: &HfConfig) -> Result<Option<Vec<(usize, usize)>>> {
+    const KEY: &str = "alignment_heads";
+    let Some(value) = generation.get(KEY) else { return Ok(None) };
+    let pairs = serde_json::from_value::<Vec<(usize, usize)>>(value.clone());
+    pairs.map(Some).map_err(|e| Error::config(KEY, format!("expected a list of [layer, head]: {e}")))
+}
+
+fn assemble(name: String, parts: Parts, options: &LoadOptions) -> Result<Whisper> {
+    let Parts { config, weights, tokenizer, multilingual, alignment_heads } = parts;
+    let prefix = if weights.contains("model.encoder.conv1.weight") { "model." } else { "" };
+    let embedding = format!("{prefix}decoder.embed_tokens");
+    let own_head = ["weight", "weight_packed"].iter().any(|end| weights.contains(&format!("proj_out.{end}")));
+    let head = if own_head { "proj_out" } else { &embedding };
+
+    let query = format!("{prefix}encoder.layers.0.self_attn.q_proj.weight");
+    let format = weights.get(&query).map_or(Format::F16, |stored| stored.format);
+    let dtype = match format {
+        Format::F32 => DType::F32,
+        Format::BF16 => DType::BF16,
+        _ => DType::F16,
+    };
+    let exec = match options.composed {
+        true => Exec::composed(options.device.clone()),
+        false => Exec::new(options.device.clone(), dtype),
+    };
+    let kv = options.kv.unwrap_or(if format == Format::F32 { KvType::F32 } else { KvType::F16 });
+    let loader = Loader::new(weights.clone(), exec).observed(options.observer.clone());
+    let encoder = Encoder::load(&config, &loader, &format!("{prefix}encoder"))?;
+    let decoder = TextDecoder::load(&config, &loader, &format!("{prefix}decoder"), head, kv)?;
+
+    let tokens = tokenizer.and_then(|tokenizer| Tokens::new(tokenizer, config.vocab, multilingual));
+    let alignment_heads = alignment_heads.unwrap_or_else(|| known_heads(&config));
+    let (layers, heads) = (config.decoder.layers, config.decoder.heads);
+    if let Some((layer, head)) = alignment_heads.iter().find(|(l, h)| *l >= layers || *h >= heads) {
+        let what = format!("[{layer}, {head}]: the decoder has {layers} layers of {heads} heads");
+        return Err(Error::config("alignment_heads", what));
+    }
+    let tokens = tokens.map_err(Arc::new);
+    let load_time = Default::default();
+    Ok(Whisper { name, config, encoder, decoder, tokens, alignment_heads, weights, load_time })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names() {
+        assert_eq!(full_name("tiny.en"), "openai/whisper-tiny.en");
+        assert_eq!(full_name("turbo"), "openai/whisper-large-v3-turbo");
+        assert_eq!(full_name("distil-large-v3"), "distil-whisper/distil-large-v3");
+        assert_eq!(full_name("org/name"), "org/name");
+    }
+}

@@ -1,0 +1,263 @@
+//! Whisper against transformers and openai-whisper.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use candle_engine::kv::{Batch, KvType};
+use candle_engine::weights::{Format, SafeTensors, Weights};
+use candle_engine_models::whisper::{Memory, Seen, Whisper};
+use candle_engine_models::LoadOptions;
+
+/// Largest difference of a hidden state, relative to the largest of its layer.
+const HIDDEN: f32 = 1e-4;
+/// Largest difference of a logit.
+const LOGITS: f32 = 1e-3;
+const CASES: [&str; 2] = ["multilingual-80", "turbo-128"];
+
+fn folder(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/whisper").join(case)
+}
+
+fn open(case: &str, composed: bool) -> Whisper {
+    let options = LoadOptions { kv: Some(KvType::F32), composed, ..LoadOptions::default() };
+    Whisper::open(&folder(case).display().to_string(), &options).unwrap_or_else(|e| panic!("{case}: {e}"))
+}
+
+struct Expected(SafeTensors);
+
+impl Expected {
+    fn open(case: &str) -> Self {
+        Self(SafeTensors::open(&folder(case).join("expected.safetensors")).unwrap())
+    }
+
+    fn tensor(&self, name: &str) -> Tensor {
+        let stored = self.0.get(name).unwrap();
+        let dtype = match stored.format {
+            Format::F32 => DType::F32,
+            Format::F16 => DType::F16,
+            Format::I64 => DType::I64,
+            other => panic!("{name}: {other}"),
+        };
+        Tensor::from_raw_buffer(&stored.bytes, dtype, &stored.shape, &Device::Cpu).unwrap()
+    }
+
+    fn tokens(&self) -> Vec<u32> {
+        self.tensor("tokens").to_vec1::<i64>().unwrap().into_iter().map(|id| id as u32).collect()
+    }
+
+    /// A window of the recording's log-mel spectrogram, `[frames, mels]`.
+    fn window(&self, model: &Whisper, index: usize) -> Tensor {
+        let frames = model.config().frames();
+        let mel = self.tensor("mel").to_dtype(DType::F32).unwrap();
+        mel.narrow(1, index * frames, frames).unwrap().t().unwrap().contiguous().unwrap()
+    }
+}
+
+fn numbers(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[track_caller]
+fn close(what: &str, got: &Tensor, expected: &Tensor, relative: bool, bound: f32) {
+    let (got, expected) = (numbers(got), numbers(expected));
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let scale = if relative { expected.iter().fold(1.0, |m: f32, x| m.max(x.abs())) } else { 1.0 };
+    let worst = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= bound * scale, "{what}: off by {worst}, bound {}", bound * scale);
+}
+
+/// All logits `[t, vocab]` of tokens that are fed in pieces.
+fn logits(model: &Whisper, memory: &Memory, tokens: &[u32], piece: usize) -> Tensor {
+    let mut kv = model.decoder().new_cache();
+    let pieces = tokens.chunks(piece).map(|tokens| {
+        let mut batch = Batch::default();
+        batch.push(tokens, &mut kv, true).unwrap();
+        model.decoder().forward(&mut batch, &[memory]).unwrap()
+    });
+    Tensor::cat(&pieces.collect::<Vec<_>>(), 0).unwrap()
+}
+
+fn check_stacks(composed: bool) {
+    for case in CASES {
+        let (model, expected) = (open(case, composed), Expected::open(case));
+        let window = expected.window(&model, 0);
+        let heard = model
+            .encoder()
+            .forward_with(std::slice::from_ref(&window), &mut |i, x| {
+                let name = format!("encoder.{i}");
+                close(&format!("{case} {name}"), x, &expected.tensor(&name), true, HIDDEN);
+            })
+            .unwrap();
+        close(&format!("{case} encoder"), &heard, &expected.tensor("encoder"), true, HIDDEN);
+
+        let memory = model.hear(&[window]).unwrap().remove(0);
+        let tokens = expected.tokens();
+        let mut kv = model.decoder().new_cache();
+        let mut batch = Batch::default();
+        batch.push(&tokens, &mut kv, true).unwrap();
+        let got = model
+            .decoder()
+            .forward_with(&mut batch, &[&memory], &mut |seen| {
+                if let Seen::Hidden(i, x) = seen {
+                    let name = format!("decoder.{i}");
+                    close(&format!("{case} {name}"), x, &expected.tensor(&name), true, HIDDEN);
+                }
+                Ok(())
+            })
+            .unwrap();
+        let wanted = expected.tensor("logits");
+        close(&format!("{case} logits"), &got, &wanted, false, LOGITS);
+        close(
+            &format!("{case} logits, token by token"),
+            &logits(&model, &memory, &tokens, 1),
+            &wanted,
+            false,
+            LOGITS,
+        );
+    }
+}
+
+#[test]
+fn kernels_agree_with_pytorch() {
+    check_stacks(false);
+}
+
+#[test]
+fn composed_ops_agree_with_pytorch() {
+    check_stacks(true);
+}
+
+#[test]
+fn pieces_and_single_tokens_give_the_same_logits_bit_for_bit() {
+    for case in CASES {
+        let (model, expected) = (open(case, false), Expected::open(case));
+        let memory = model.hear(&[expected.window(&model, 1)]).unwrap().remove(0);
+        let tokens = expected.tokens();
+        let whole = numbers(&logits(&model, &memory, &tokens, tokens.len()));
+        for piece in [1, 3, 7] {
+            assert_eq!(numbers(&logits(&model, &memory, &tokens, piece)), whole, "{case} {piece}");
+        }
+    }
+}
+
+#[test]
+fn windows_and_sequences_together_give_what_each_gives_alone() {
+    for case in CASES {
+        for kv in [KvType::F32, KvType::F16, KvType::I8] {
+            let options = LoadOptions { kv: Some(kv), ..LoadOptions::default() };
+            let model = Whisper::open(&folder(case).display().to_string(), &options).unwrap();
+            let expected = Expected::open(case);
+            let windows: Vec<Tensor> = (0..3).map(|i| expected.window(&model, i)).collect();
+            let tokens = expected.tokens();
+            let together = model.hear(&windows).unwrap();
+            // Two sequences share a memory, one begins with a past.
+            let parts: [(usize, &[u32]); 4] =
+                [(0, &tokens[..5]), (1, &tokens[..9]), (1, &tokens[3..]), (2, &tokens[..1])];
+            let alone: Vec<Vec<f32>> = parts
+                .iter()
+                .map(|&(window, tokens)| {
+                    let memory = model.hear(&windows[window..=window]).unwrap().remove(0);
+                    let logits = logits(&model, &memory, tokens, tokens.len());
+                    numbers(&logits.get(tokens.len() - 1).unwrap())
+                })
+                .collect();
+            let mut caches: Vec<_> = parts.iter().map(|_| model.decoder().new_cache()).collect();
+            let mut past = Batch::single(&tokens[..4], &mut caches[1]).unwrap();
+            model.decoder().forward(&mut past, &[&together[1]]).unwrap();
+            let mut batch = Batch::default();
+            for (i, (kv, &(_, tokens))) in caches.iter_mut().zip(&parts).enumerate() {
+                batch.push(if i == 1 { &tokens[4..] } else { tokens }, kv, false).unwrap();
+            }
+            let memories: Vec<&Memory> = parts.iter().map(|&(window, _)| &together[window]).collect();
+            let got = model.decoder().forward(&mut batch, &memories).unwrap().to_vec2::<f32>().unwrap();
+            assert_eq!(got, alone, "{case} {kv:?}");
+        }
+    }
+}
+
+#[test]
+fn more_queries_than_positions_attend_alike() {
+    let (model, expected) = (open("turbo-128", false), Expected::open("turbo-128"));
+    let memory = model.hear(&[expected.window(&model, 0)]).unwrap().remove(0);
+    let tokens = expected.tokens();
+    let alone = numbers(&logits(&model, &memory, &tokens, tokens.len()));
+    // Seven sequences of one memory are more rows than it has positions.
+    let mut caches: Vec<_> = (0..7).map(|_| model.decoder().new_cache()).collect();
+    let mut batch = Batch::default();
+    for kv in &mut caches {
+        batch.push(&tokens, kv, true).unwrap();
+    }
+    assert!(batch.rows() > model.config().encoder.positions);
+    let got = numbers(&model.decoder().forward(&mut batch, &[&memory; 7]).unwrap());
+    for (i, part) in got.chunks_exact(alone.len()).enumerate() {
+        assert_eq!(part, alone, "sequence {i}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let (model, expected) = (open("turbo-128", false), Expected::open("turbo-128"));
+    let window = expected.window(&model, 0);
+    let error = model.hear(&[window.narrow(0, 0, 50).unwrap()]).unwrap_err().to_string();
+    assert!(error.contains("expected [200, 128], got [50, 128]"), "{error}");
+    let memory = model.hear(&[window]).unwrap().remove(0);
+    let forward = |tokens: &[u32], memories: &[&Memory]| {
+        let mut kv = model.decoder().new_cache();
+        let mut batch = Batch::single(tokens, &mut kv).unwrap();
+        model.decoder().forward(&mut batch, memories).unwrap_err().to_string()
+    };
+    assert!(forward(&[9999], &[&memory]).contains("token id 9999"));
+    assert!(forward(&[1; 65], &[&memory]).contains("65 tokens, the context holds 64"));
+    assert!(forward(&[1], &[]).contains("1 sequences with 0 memories"));
+}
+
+/// All logits of the fixture's tokens over its first window.
+fn answer(model: &Whisper, expected: &Expected) -> Tensor {
+    let memory = model.hear(&[expected.window(model, 0)]).unwrap().remove(0);
+    let tokens = expected.tokens();
+    logits(model, &memory, &tokens, tokens.len())
+}
+
+#[test]
+fn files_of_whisper_cpp_are_read() {
+    let (model, expected) = (open("turbo-128", false), Expected::open("turbo-128"));
+    let wanted = answer(&model, &expected);
+    let ggml = |kind: &str| open(&format!("turbo-128/ggml-{kind}.bin"), false);
+    let exact = ggml("f16");
+    // The same matrices; only norms and biases were rounded once more here.
+    close("f16", &answer(&exact, &expected), &wanted, false, 0.01);
+    let (got, wanted) = (numbers(&answer(&ggml("q5_0"), &expected)), numbers(&wanted));
+    let difference: Vec<f32> = got.iter().zip(&wanted).map(|(a, b)| a - b).collect();
+    let share = rms(&difference) / rms(&wanted);
+    assert!(share < 0.1 && share > 1e-3, "q5_0: off by {share} of the logits");
+
+    // The tokens follow from vocabulary and sizes.
+    let (ours, theirs) = (model.tokens().unwrap(), exact.tokens().unwrap());
+    assert_eq!((ours.eot, ours.timestamp_begin), (theirs.eot, theirs.timestamp_begin));
+    assert_eq!(ours.languages, theirs.languages);
+    assert_eq!(ours.non_speech, theirs.non_speech);
+    for text in [" the other, then: 你好 (a) --", "They’re in on it  ", ""] {
+        assert_eq!(ours.encode(text).unwrap(), theirs.encode(text).unwrap(), "{text:?}");
+        assert_eq!(theirs.decode(&theirs.encode(text).unwrap()).unwrap(), text);
+    }
+}
+
+fn rms(numbers: &[f32]) -> f32 {
+    (numbers.iter().map(|x| x * x).sum::<f32>() / numbers.len() as f32).sqrt()
+}
+
+#[test]
+fn tokens_have_the_meaning_that_the_reference_gives_them() {
+    for case in CASES {
+        let json = std::fs::read(folder(case).join("expected.json")).unwrap();
+        let expected: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let model = open(case, false);
+        let tokens = model.tokens().unwrap();
+        let non_speech: Vec<u32> = serde_json::from_value(expected["non_speech_tokens"].clone()).unwrap();
+        assert_eq!(tokens.non_speech, non_speech, "{case}");
+        let mut languages: Vec<&str> = tokens.languages.iter().map(|(code, _)| *code).collect();
+        languages.sort_unstable();
+        let wanted: Vec<&String> = expected["languages"].as_object().unwrap().keys().collect();
+        assert_eq!(languages, wanted, "{case}");
+    }
+}
