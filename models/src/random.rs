@@ -125,9 +125,7 @@ impl Shape {
     ///
     /// Errors: `Io` naming the file.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        self.write_config(dir)?;
-        let path = dir.join("model.safetensors");
-        self.write_tensors(&path).map_err(|e| Error::io(&path, e))
+        write_checkpoint(dir, &self.config(), &self.tensors())
     }
 
     /// As [`Self::write`], but all numbers are zero and the file is one hole: it takes no space and no time, and
@@ -135,47 +133,56 @@ impl Shape {
     ///
     /// Errors: `Io` naming the file.
     pub fn write_hollow(&self, dir: &Path) -> Result<()> {
-        self.write_config(dir)?;
+        write_config(dir, &self.config())?;
         let path = dir.join("model.safetensors");
         let write = || {
-            let (header, data) = self.header();
+            let (header, data) = header(&self.tensors());
             let mut file = File::create(&path)?;
             file.write_all(&header)?;
             file.set_len((header.len() + data) as u64)
         };
         write().map_err(|e| Error::io(&path, e))
     }
+}
 
-    fn write_config(&self, dir: &Path) -> Result<()> {
-        let path = dir.join("config.json");
-        std::fs::write(&path, self.config().to_string()).map_err(|e| Error::io(&path, e))
-    }
+/// Writes a folder of bf16 weights, those of norms around one. The same bytes every time.
+///
+/// Errors: `Io` naming the file.
+pub(crate) fn write_checkpoint(dir: &Path, config: &Value, tensors: &[(String, Vec<usize>)]) -> Result<()> {
+    write_config(dir, config)?;
+    let path = dir.join("model.safetensors");
+    write_tensors(&path, tensors).map_err(|e| Error::io(&path, e))
+}
 
-    /// The file's beginning, and how many bytes of numbers follow it.
-    fn header(&self) -> (Vec<u8>, usize) {
-        let (mut map, mut at) = (Map::new(), 0);
-        for (name, shape) in self.tensors() {
-            let bytes = 2 * shape.iter().product::<usize>();
-            map.insert(name, json!({"dtype": "BF16", "shape": shape, "data_offsets": [at, at + bytes]}));
-            at += bytes;
-        }
-        let mut json = Value::Object(map).to_string();
-        json.push_str(&" ".repeat(json.len().next_multiple_of(8) - json.len()));
-        let mut header = (json.len() as u64).to_le_bytes().to_vec();
-        header.extend(json.as_bytes());
-        (header, at)
-    }
+fn write_config(dir: &Path, config: &Value) -> Result<()> {
+    let path = dir.join("config.json");
+    std::fs::write(&path, config.to_string()).map_err(|e| Error::io(&path, e))
+}
 
-    fn write_tensors(&self, path: &Path) -> std::io::Result<()> {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        file.write_all(&self.header().0)?;
-        let (table, mut random) = (normal_table(), Random(0x9E37_79B9_7F4A_7C15));
-        for (name, shape) in self.tensors() {
-            let mean = if name.contains("norm") { 1.0 } else { 0.0 };
-            write_normal(&mut file, shape.iter().product(), mean, &table, &mut random)?;
-        }
-        file.flush()
+/// The file's beginning, and how many bytes of numbers follow it.
+fn header(tensors: &[(String, Vec<usize>)]) -> (Vec<u8>, usize) {
+    let (mut map, mut at) = (Map::new(), 0);
+    for (name, shape) in tensors {
+        let bytes = 2 * shape.iter().product::<usize>();
+        map.insert(name.clone(), json!({"dtype": "BF16", "shape": shape, "data_offsets": [at, at + bytes]}));
+        at += bytes;
     }
+    let mut json = Value::Object(map).to_string();
+    json.push_str(&" ".repeat(json.len().next_multiple_of(8) - json.len()));
+    let mut header = (json.len() as u64).to_le_bytes().to_vec();
+    header.extend(json.as_bytes());
+    (header, at)
+}
+
+fn write_tensors(path: &Path, tensors: &[(String, Vec<usize>)]) -> std::io::Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    file.write_all(&header(tensors).0)?;
+    let (table, mut random) = (normal_table(), Random(0x9E37_79B9_7F4A_7C15));
+    for (name, shape) in tensors {
+        let mean = if name.contains("norm") { 1.0 } else { 0.0 };
+        write_normal(&mut file, shape.iter().product(), mean, &table, &mut random)?;
+    }
+    file.flush()
 }
 
 /// Draws from the normal distribution with deviation 0.02.

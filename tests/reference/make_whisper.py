@@ -124,7 +124,7 @@ def generation_config(case: Case) -> dict:
         "decoder_start_token_id": t.sot,
         "eos_token_id": t.eot,
         "is_multilingual": True,
-        "lang_to_id": {f"<|{code}|>": token(f"<|{code}|>") for code in t.all_language_codes},
+        "lang_to_id": {f"<|{code}|>": token(f"<|{code}|>") for code in sorted(t.all_language_codes)},
         "max_initial_timestamp_index": 50,
         "no_timestamps_token_id": t.no_timestamps,
         "prev_sot_token_id": t.sot_prev,
@@ -195,13 +195,7 @@ TRANSCRIPTS = [
     {"language": "en", "no_speech_threshold": None, "condition_on_previous_text": False, "word_timestamps": True},
     {"language": "ja", "no_speech_threshold": None, "word_timestamps": True, "clip_timestamps": "0.5,1.3,2.5"},
     {"language": "en", "no_speech_threshold": None, "initial_prompt": "the other, then", "beam_size": 3},
-    {
-        "language": "en",
-        "no_speech_threshold": None,
-        "initial_prompt": "the other",
-        "carry_initial_prompt": True,
-        "without_timestamps": True,
-    },
+    {"language": "en", "no_speech_threshold": None, "initial_prompt": "the other", "carry_initial_prompt": True},
     {
         "language": "en",
         "no_speech_threshold": None,

@@ -40,13 +40,27 @@ pub fn write_folder(
     let plan = Plan::new(recipe, &*origin.weights, origin.names(), &origin.config)?;
     let norms = default_calibration(recipe, calibration, &*origin.weights, origin.names(), &origin.config)?;
     let calibration = calibration.or(norms.as_ref());
+    let beside = (&origin.json, &origin.files[..]);
+    write_plan(&plan, calibration, origin.names(), beside, dir, recipe, progress)
+}
+
+/// Writes what is planned, with the configuration and the files `beside` it.
+pub(super) fn write_plan(
+    plan: &Plan,
+    calibration: Option<&Calibration>,
+    names: &TensorNames,
+    (json, files): (&Map<String, Value>, &[Beside]),
+    dir: &Path,
+    recipe: &Recipe,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Report> {
     let jobs: Vec<Job> = plan.steps.iter().map(|step| Job::new(step, calibration)).collect();
     let report = run(&jobs, &dir.join("model.safetensors"), safetensors, progress)?;
-    let config = config(&origin.json, &plan, origin, recipe);
+    let config = config(json, plan, names, recipe);
     let path = dir.join("config.json");
     let text = serde_json::to_string_pretty(&config).map_err(|e| Error::malformed(&path, e.to_string()))?;
     std::fs::write(&path, text + "\n").map_err(|e| Error::io(&path, e))?;
-    for file in &origin.files {
+    for file in files {
         match file {
             #[cfg(feature = "builtin")]
             Beside::Constant(name, bytes) => {
@@ -115,7 +129,12 @@ pub(super) fn run(
     Ok(report)
 }
 
-fn config(json: &Map<String, Value>, plan: &Plan, origin: &Origin, recipe: &Recipe) -> Map<String, Value> {
+fn config(
+    json: &Map<String, Value>,
+    plan: &Plan,
+    names: &TensorNames,
+    recipe: &Recipe,
+) -> Map<String, Value> {
     let mut config = json.clone();
     let dtype = match recipe.target {
         Target::F32 => Some("float32"),
@@ -130,7 +149,7 @@ fn config(json: &Map<String, Value>, plan: &Plan, origin: &Origin, recipe: &Reci
     if plan.untied {
         config.insert("tie_word_embeddings".into(), json!(false));
     }
-    if let Some(quantization) = describe(&plan.converted(origin.names()), &plan.kept(origin.names())) {
+    if let Some(quantization) = describe(&plan.converted(names), &plan.kept(names)) {
         config.insert("quantization_config".into(), quantization);
     }
     config

@@ -11,6 +11,7 @@ use candle_engine_quantization::write::Planned;
 use super::folder::default_calibration;
 use super::job::{Job, Kind};
 use super::recipe::{Plan, Recipe};
+use super::smooth::Calibration;
 use crate::decoder::{DecoderConfig, TensorNames};
 
 /// A checkpoint some of whose matrices were replaced by quantized ones in memory.
@@ -38,10 +39,22 @@ pub(crate) fn in_memory(
     config: &DecoderConfig,
 ) -> Result<InMemory> {
     let plan = Plan::new(recipe, &*source, names, config)?;
-    let (mut replaced, mut tensors) = (BTreeSet::new(), BTreeMap::new());
     let calibration = default_calibration(recipe, None, &*source, names, config)?;
+    convert(&plan, calibration.as_ref(), source, names)
+}
+
+/// Does in memory what is planned.
+///
+/// Errors: as [`in_memory`].
+pub(crate) fn convert(
+    plan: &Plan,
+    calibration: Option<&Calibration>,
+    source: Arc<dyn Weights>,
+    names: &TensorNames,
+) -> Result<InMemory> {
+    let (mut replaced, mut tensors) = (BTreeSet::new(), BTreeMap::new());
     for step in &plan.steps {
-        let job = Job::new(step, calibration.as_ref());
+        let job = Job::new(step, calibration);
         if matches!(job.kind, Kind::Copy) {
             if step.name != step.source.name {
                 let copy = Stored { name: step.name.clone(), ..step.source.clone() };

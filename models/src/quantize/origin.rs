@@ -38,6 +38,17 @@ pub(crate) enum Beside {
 const WEIGHTS: &[&str] =
     &["safetensors", "bin", "pt", "pth", "gguf", "onnx", "h5", "msgpack", "ckpt", "ot", "index.json"];
 
+/// The files that go with the weights of a folder.
+pub(super) fn beside(dir: &Path) -> Vec<Beside> {
+    let is_beside = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(".");
+        name != "config.json"
+            && !name.starts_with('.')
+            && !WEIGHTS.iter().any(|end| name.ends_with(&format!(".{end}")))
+    };
+    files_of(dir).into_iter().filter(is_beside).map(Beside::File).collect()
+}
+
 impl Origin {
     /// Opens a folder, a safetensors or GGUF file, or the built-in model.
     ///
@@ -80,14 +91,7 @@ impl Origin {
     fn from_folder(dir: &Path, weights: SafeTensors) -> Result<Self> {
         let path = dir.join("config.json");
         let config = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let is_beside = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(".");
-            name != "config.json"
-                && !name.starts_with('.')
-                && !WEIGHTS.iter().any(|end| name.ends_with(&format!(".{end}")))
-        };
-        let files = files_of(dir).into_iter().filter(is_beside).map(Beside::File).collect();
-        Self::new(&path, &config, weights, files)
+        Self::new(&path, &config, weights, beside(dir))
     }
 
     fn new(path: &Path, config: &[u8], weights: SafeTensors, files: Vec<Beside>) -> Result<Self> {

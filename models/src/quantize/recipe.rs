@@ -123,6 +123,19 @@ impl Plan {
         names: &TensorNames,
         config: &DecoderConfig,
     ) -> Result<Self> {
+        Self::of(recipe, weights, names, &[names.layers], config.tied_head)
+    }
+
+    /// Plans a model whose layers' names begin with one of `layers`, and whose head is the embedding if `tied`.
+    ///
+    /// Errors: as [`Self::new`].
+    pub(crate) fn of(
+        recipe: &Recipe,
+        weights: &dyn Weights,
+        names: &TensorNames,
+        layers: &[&str],
+        tied: bool,
+    ) -> Result<Self> {
         let all = weights.names();
         if let Some(name) = all.iter().find(|name| name.ends_with(suffix::SCALE)) {
             let what = "the model is quantized already: begin with the one that it was made of".into();
@@ -140,7 +153,7 @@ impl Plan {
         for name in all {
             let source = weights.get(&name)?;
             let base = name.strip_suffix(".weight").filter(|_| source.shape.len() == 2);
-            let rest = name.strip_prefix(names.layers);
+            let rest = layers.iter().find_map(|layers| name.strip_prefix(layers));
             let layer = rest.and_then(|rest| rest.split('.').next()?.parse().ok());
             let role = match base {
                 Some(base) if base == names.embedding => embedding,
@@ -148,7 +161,7 @@ impl Plan {
                 Some(base) if layer.is_some() && !is_router(base) => Some(recipe.target),
                 _ => None,
             };
-            if base == Some(names.embedding) && config.tied_head && unties {
+            if base == Some(names.embedding) && tied && unties {
                 let copy = || Ok(Step::copy(source.clone(), format!("{}.weight", names.head), None));
                 steps.push(
                     head.map_or_else(copy, |target| Step::convert(source.clone(), names.head, target, None))?,
@@ -172,7 +185,7 @@ impl Plan {
             }
             meant.for_each(|step| step.precise = true);
         }
-        Ok(Self { steps, untied, tied: config.tied_head && !untied })
+        Ok(Self { steps, untied, tied: tied && !untied })
     }
 
     /// The matrices that are converted, and to what.

@@ -1,6 +1,7 @@
 //! A Whisper model in numbers.
 
 use candle_engine::{Error, Result};
+use candle_engine_quantization::compressed_tensors;
 
 use crate::blocks::Act;
 use crate::hf_config::HfConfig;
@@ -62,7 +63,6 @@ const NOT_MATHS: &[&str] = &[
     "num_hidden_layers",
     "decoder_layerdrop",
     "encoder_layerdrop",
-    "quantization_config",
     "tie_word_embeddings",
 ];
 
@@ -79,6 +79,9 @@ impl WhisperConfig {
             None => return Err(Error::config("model_type", "expected whisper, it is missing")),
         }
         NOT_MATHS.iter().for_each(|key| _ = c.get(key));
+        if let Some(quantization) = c.get("quantization_config") {
+            compressed_tensors::check(quantization)?;
+        }
         if c.flag("scale_embedding", false)? {
             return Err(Error::config("scale_embedding", "expected false, got true"));
         }

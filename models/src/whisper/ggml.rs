@@ -7,6 +7,7 @@ use candle_engine::text::Tokenizer;
 use candle_engine::weights::ggml::Sizes;
 use candle_engine::weights::{Ggml, Stored, Weights};
 use candle_engine::{Context, Error, Result};
+use candle_engine_quantization::compressed_tensors::Activations;
 
 use super::languages::LANGUAGES;
 use super::open::Parts;
@@ -85,6 +86,7 @@ pub(super) fn open(path: &Path) -> Result<Parts> {
         config,
         tokenizer,
         alignment_heads: None,
+        activations: Activations::default(),
         weights: Arc::new(Renamed(ggml)),
     })
 }

@@ -10,12 +10,14 @@ use candle_engine::ops::Exec;
 use candle_engine::text::Tokenizer;
 use candle_engine::weights::{Format, SafeTensors, Weights};
 use candle_engine::{Context, Error, Result};
+use candle_engine_quantization::compressed_tensors::Activations;
 use candle_engine_quantization::Loader;
 
 use super::alignment_heads::known_heads;
 use super::{ggml, Encoder, TextDecoder, Tokens, Whisper, WhisperConfig};
 use crate::hf_config::HfConfig;
 use crate::model::hub;
+use crate::quantize::whisper_in_memory;
 use crate::{LoadOptions, Source};
 
 /// What a container holds, before the stacks are built on it. Tensors have the names of the Hub's checkpoints.
@@ -25,6 +27,7 @@ pub(super) struct Parts {
     pub tokenizer: Result<Tokenizer>,
     pub multilingual: Option<bool>,
     pub alignment_heads: Option<Vec<(usize, usize)>>,
+    pub activations: Activations,
 }
 
 impl Whisper {
@@ -36,7 +39,23 @@ impl Whisper {
     pub fn open(word: &str, options: &LoadOptions) -> Result<Self> {
         match Path::new(word).exists() {
             true => Self::from_source(&Source::parse(word)?, options),
-            false => Self::from_source(&Source::parse(&full_name(word))?, options),
+            false => Self::from_source(&Source::parse(&Self::full_name(word))?, options),
+        }
+    }
+
+    /// The name on the Hub behind a short name; any other word as it is.
+    pub fn full_name(word: &str) -> String {
+        match word {
+            "large" => "openai/whisper-large-v3".into(),
+            "turbo" | "large-v3-turbo" => "openai/whisper-large-v3-turbo".into(),
+            "tiny" | "base" | "small" | "medium" | "tiny.en" | "base.en" | "small.en" | "medium.en"
+            | "large-v1" | "large-v2" | "large-v3" => format!("openai/whisper-{word}"),
+            _ => match word.strip_prefix("distil-") {
+                Some("large-v2" | "large-v3" | "large-v3.5" | "medium.en" | "small.en") => {
+                    format!("distil-whisper/{word}")
+                }
+                _ => word.into(),
+            },
         }
     }
 
@@ -66,25 +85,10 @@ impl Whisper {
     }
 }
 
-/// The name on the Hub behind a short name.
-fn full_name(word: &str) -> String {
-    match word {
-        "large" => "openai/whisper-large-v3".into(),
-        "turbo" | "large-v3-turbo" => "openai/whisper-large-v3-turbo".into(),
-        "tiny" | "base" | "small" | "medium" | "tiny.en" | "base.en" | "small.en" | "medium.en"
-        | "large-v1" | "large-v2" | "large-v3" => format!("openai/whisper-{word}"),
-        _ => match word.strip_prefix("distil-") {
-            Some("large-v2" | "large-v3" | "large-v3.5" | "medium.en" | "small.en") => {
-                format!("distil-whisper/{word}")
-            }
-            _ => word.into(),
-        },
-    }
-}
-
 fn folder(dir: &Path, weights: SafeTensors) -> Result<Parts> {
     let path = dir.join("config.json");
-    let config = WhisperConfig::from_hf(&HfConfig::open(&path)?).at(path.display())?;
+    let hf = HfConfig::open(&path)?;
+    let config = WhisperConfig::from_hf(&hf).at(path.display())?;
     let path = dir.join("generation_config.json");
     let generation = if path.is_file() { Some(HfConfig::open(&path)?) } else { None };
     let heads = match &generation {
@@ -97,6 +101,7 @@ fn folder(dir: &Path, weights: SafeTensors) -> Result<Parts> {
     };
     Ok(Parts {
         config,
+        activations: hf.get("quantization_config").map(Activations::read).unwrap_or_default(),
         weights: Arc::new(weights),
         tokenizer: Tokenizer::from_file(&dir.join("tokenizer.json")),
         multilingual,
@@ -113,7 +118,11 @@ fn alignment_heads(generation: &HfConfig) -> Result<Option<Vec<(usize, usize)>>>
 }
 
 fn assemble(name: String, parts: Parts, options: &LoadOptions) -> Result<Whisper> {
-    let Parts { config, weights, tokenizer, multilingual, alignment_heads } = parts;
+    let Parts { config, mut weights, tokenizer, multilingual, alignment_heads, mut activations } = parts;
+    if let Some(recipe) = &options.quantize {
+        let quantized = whisper_in_memory(recipe, weights)?;
+        (weights, activations) = (quantized.weights, quantized.activations);
+    }
     let prefix = if weights.contains("model.encoder.conv1.weight") { "model." } else { "" };
     let embedding = format!("{prefix}decoder.embed_tokens");
     let own_head = ["weight", "weight_packed"].iter().any(|end| weights.contains(&format!("proj_out.{end}")));
@@ -131,7 +140,8 @@ fn assemble(name: String, parts: Parts, options: &LoadOptions) -> Result<Whisper
         false => Exec::new(options.device.clone(), dtype),
     };
     let kv = options.kv.unwrap_or(if format == Format::F32 { KvType::F32 } else { KvType::F16 });
-    let loader = Loader::new(weights.clone(), exec).observed(options.observer.clone());
+    let loader =
+        Loader::new(weights.clone(), exec).activations(activations).observed(options.observer.clone());
     let encoder = Encoder::load(&config, &loader, &format!("{prefix}encoder"))?;
     let decoder = TextDecoder::load(&config, &loader, &format!("{prefix}decoder"), head, kv)?;
 
@@ -153,9 +163,9 @@ mod tests {
 
     #[test]
     fn short_names() {
-        assert_eq!(full_name("tiny.en"), "openai/whisper-tiny.en");
-        assert_eq!(full_name("turbo"), "openai/whisper-large-v3-turbo");
-        assert_eq!(full_name("distil-large-v3"), "distil-whisper/distil-large-v3");
-        assert_eq!(full_name("org/name"), "org/name");
+        assert_eq!(Whisper::full_name("tiny.en"), "openai/whisper-tiny.en");
+        assert_eq!(Whisper::full_name("turbo"), "openai/whisper-large-v3-turbo");
+        assert_eq!(Whisper::full_name("distil-large-v3"), "distil-whisper/distil-large-v3");
+        assert_eq!(Whisper::full_name("org/name"), "org/name");
     }
 }

@@ -102,6 +102,11 @@ impl Tokens {
         self.tokenizer.decode(&text, false)
     }
 
+    /// The text of all tokens, those without a text as they are called; half characters are U+FFFD.
+    pub fn spell(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer.decode(ids, false)
+    }
+
     /// What begins a transcript: `language` is a code of [`Self::languages`], and of no account to a model of English
     /// alone.
     ///
@@ -148,7 +153,10 @@ impl Tokens {
         /// Of these the first token alone is suppressed: they share it with nothing that is said.
         const MUSIC: &str = "♩ ♪ ♫ ♬ ♭ ♮ ♯";
         // Within words hyphen and apostrophe are said, at their beginning they are not.
-        let mut found = vec![self.encode(" -")?[0], self.encode(" '")?[0]];
+        let mut found = Vec::new();
+        for mark in [" -", " '"] {
+            found.extend(self.encode(mark)?.first());
+        }
         for (symbol, music) in SYMBOLS
             .split(' ')
             .map(|s| (s, false))
@@ -158,7 +166,7 @@ impl Tokens {
             for spelling in [symbol.to_owned(), format!(" {symbol}")] {
                 let ids = self.encode(&spelling)?;
                 if ids.len() == 1 || music {
-                    found.push(ids[0]);
+                    found.extend(ids.first());
                 }
             }
         }

@@ -1,61 +1,17 @@
-//! Whisper against transformers and openai-whisper.
+//! Hidden states and logits.
 
-use std::path::{Path, PathBuf};
-
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use candle_engine::kv::{Batch, KvType};
-use candle_engine::weights::{Format, SafeTensors, Weights};
+use candle_engine_models::quantize::{write_whisper_folder, Recipe};
 use candle_engine_models::whisper::{Memory, Seen, Whisper};
 use candle_engine_models::LoadOptions;
+
+use crate::{answers, folder, numbers, open, Expected, CASES};
 
 /// Largest difference of a hidden state, relative to the largest of its layer.
 const HIDDEN: f32 = 1e-4;
 /// Largest difference of a logit.
 const LOGITS: f32 = 1e-3;
-const CASES: [&str; 2] = ["multilingual-80", "turbo-128"];
-
-fn folder(case: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/whisper").join(case)
-}
-
-fn open(case: &str, composed: bool) -> Whisper {
-    let options = LoadOptions { kv: Some(KvType::F32), composed, ..LoadOptions::default() };
-    Whisper::open(&folder(case).display().to_string(), &options).unwrap_or_else(|e| panic!("{case}: {e}"))
-}
-
-struct Expected(SafeTensors);
-
-impl Expected {
-    fn open(case: &str) -> Self {
-        Self(SafeTensors::open(&folder(case).join("expected.safetensors")).unwrap())
-    }
-
-    fn tensor(&self, name: &str) -> Tensor {
-        let stored = self.0.get(name).unwrap();
-        let dtype = match stored.format {
-            Format::F32 => DType::F32,
-            Format::F16 => DType::F16,
-            Format::I64 => DType::I64,
-            other => panic!("{name}: {other}"),
-        };
-        Tensor::from_raw_buffer(&stored.bytes, dtype, &stored.shape, &Device::Cpu).unwrap()
-    }
-
-    fn tokens(&self) -> Vec<u32> {
-        self.tensor("tokens").to_vec1::<i64>().unwrap().into_iter().map(|id| id as u32).collect()
-    }
-
-    /// A window of the recording's log-mel spectrogram, `[frames, mels]`.
-    fn window(&self, model: &Whisper, index: usize) -> Tensor {
-        let frames = model.config().frames();
-        let mel = self.tensor("mel").to_dtype(DType::F32).unwrap();
-        mel.narrow(1, index * frames, frames).unwrap().t().unwrap().contiguous().unwrap()
-    }
-}
-
-fn numbers(x: &Tensor) -> Vec<f32> {
-    x.flatten_all().unwrap().to_vec1().unwrap()
-}
 
 #[track_caller]
 fn close(what: &str, got: &Tensor, expected: &Tensor, relative: bool, bound: f32) {
@@ -249,9 +205,7 @@ fn rms(numbers: &[f32]) -> f32 {
 #[test]
 fn tokens_have_the_meaning_that_the_reference_gives_them() {
     for case in CASES {
-        let json = std::fs::read(folder(case).join("expected.json")).unwrap();
-        let expected: serde_json::Value = serde_json::from_slice(&json).unwrap();
-        let model = open(case, false);
+        let (expected, model) = (answers(case), open(case, false));
         let tokens = model.tokens().unwrap();
         let non_speech: Vec<u32> = serde_json::from_value(expected["non_speech_tokens"].clone()).unwrap();
         assert_eq!(tokens.non_speech, non_speech, "{case}");
@@ -260,4 +214,26 @@ fn tokens_have_the_meaning_that_the_reference_gives_them() {
         let wanted: Vec<&String> = expected["languages"].as_object().unwrap().keys().collect();
         assert_eq!(languages, wanted, "{case}");
     }
+}
+
+/// int8 is what the same kernels make of it, whether it was quantized while loading or before; the error is bounded.
+#[test]
+fn integers_of_8_bits_drop_in() {
+    let recipe: Recipe = "int8".parse().unwrap();
+    let expected = Expected::open("turbo-128");
+    let wanted = numbers(&expected.tensor("logits"));
+    let options = LoadOptions { quantize: Some(recipe.clone()), ..LoadOptions::default() };
+    let loaded = Whisper::open(&folder("turbo-128").display().to_string(), &options).unwrap();
+    let got = numbers(&answer(&loaded, &expected));
+    let difference: Vec<f32> = got.iter().zip(&wanted).map(|(a, b)| a - b).collect();
+    let share = rms(&difference) / rms(&wanted);
+    assert!(share < 0.1 && share > 1e-4, "int8: off by {share} of the logits");
+
+    let dir = std::env::temp_dir().join(format!("candle-engine-whisper-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    write_whisper_folder(&folder("turbo-128"), &dir, &recipe, &mut |_, _| ()).unwrap();
+    let stored = Whisper::open(&dir.display().to_string(), &LoadOptions::default()).unwrap();
+    assert_eq!(numbers(&answer(&stored, &expected)), got);
+    assert_eq!(stored.tokens().unwrap().eot, loaded.tokens().unwrap().eot);
+    std::fs::remove_dir_all(&dir).unwrap();
 }
