@@ -1,1 +1,1 @@
-//! Short programs on the public API: see `generate.rs` and `chat.rs` beside this file.
+//! Short programs on the public API: see `generate.rs`, `chat.rs` and `transcribe.rs` beside this file.

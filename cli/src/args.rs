@@ -1,5 +1,7 @@
 //! The command line.
 
+mod transcribe;
+
 use std::path::PathBuf;
 
 use candle_engine_models::quantize::{Recipe, Target, ALPHA};
@@ -7,6 +9,8 @@ use clap::builder::FalseyValueParser;
 use clap::{
     Arg, ArgAction, Args, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint,
 };
+
+pub use self::transcribe::{value, Transcribe};
 
 /// What the names of environment variables begin with.
 pub const ENV_PREFIX: &str = "CANDLE_ENGINE_";
@@ -34,13 +38,15 @@ pub struct Cli {
 impl Cli {
     /// Reads the command line and the environment; ends the program on wrong usage, `--help` and `--version`.
     pub fn from_process() -> Self {
-        let matches = Self::clap().get_matches();
+        let matches = Self::clap().get_matches_from(transcribe::join_truths(std::env::args_os()));
         Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
     }
 
     /// The parser, in which every option has its environment variable.
     pub fn clap() -> Clap {
-        Self::command().mut_args(with_env).mut_subcommands(|command| command.mut_args(with_env))
+        let command =
+            Self::command().mut_args(with_env).mut_subcommands(|command| command.mut_args(with_env));
+        command.mut_subcommand("transcribe", |command| command.mut_args(with_underscores))
     }
 }
 
@@ -59,12 +65,21 @@ fn with_env(arg: Arg) -> Arg {
     }
 }
 
+/// Lets an option be written with `_` too.
+fn with_underscores(arg: Arg) -> Arg {
+    match arg.get_long().filter(|long| long.contains('-')).map(|long| long.replace('-', "_")) {
+        Some(long) => arg.alias(long),
+        None => arg,
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Run),
     Chat(Chat),
     Score(Score),
     Perplexity(Perplexity),
+    Transcribe(Box<Transcribe>),
     Show(Show),
     Quantize(Quantize),
     #[cfg(feature = "hub")]
@@ -439,7 +454,8 @@ first_token_ms that from there to the logits after a first token, anonymous_byte
 pub struct Bench {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// A known shape with random weights instead: llama-1b, smollm2-135m, qwen2.5-0.5b; written to the folder for
+    /// A known shape with random weights instead: llama-1b, smollm2-135m, qwen2.5-0.5b, whisper-tiny, whisper-base,
+    /// whisper-small; written to the folder for
     /// temporary files, and removed
     #[arg(long, value_name = "SHAPE", conflicts_with = "model")]
     pub random: Option<String>,

@@ -15,6 +15,8 @@ pub enum Unit {
     Tokens,
     Bytes,
     Steps,
+    /// Of sound.
+    Seconds,
 }
 
 /// One bar. It goes when it is dropped.
@@ -49,6 +51,13 @@ impl Progress {
         self.ui.aside(&format!("\r{text}\u{1b}[K"));
     }
 
+    /// Takes the bar away until it is drawn again: something is about to be printed.
+    pub fn clear(&mut self) {
+        if self.drawn.take().is_some() {
+            self.ui.aside("\r\u{1b}[K");
+        }
+    }
+
     fn text(&self, done: u64, first: u64, elapsed: Duration) -> String {
         let share = if self.total == 0 { 0.0 } else { (done as f64 / self.total as f64).min(1.0) };
         let full = (share * WIDTH as f64) as usize;
@@ -60,6 +69,7 @@ impl Progress {
             }
             Unit::Tokens => format!("{done} of {} tokens, {rate:.0}/s", self.total),
             Unit::Steps => format!("{done} of {}", self.total),
+            Unit::Seconds => format!("{} of {}", clock(done as f64), clock(self.total as f64)),
         };
         let left = self.total.saturating_sub(done) as f64 / rate;
         let left =
@@ -71,9 +81,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.drawn.is_some() {
-            self.ui.aside("\r\u{1b}[K");
-        }
+        self.clear();
     }
 }
 

@@ -15,6 +15,7 @@ mod run;
 mod sampling;
 mod score;
 mod show;
+mod transcribe;
 
 use std::time::Instant;
 
@@ -39,6 +40,7 @@ pub fn run(cli: &Cli, start: Instant) -> Outcome {
         Command::Chat(args) => chat::run(args, &ui),
         Command::Score(args) => score::run(args, &ui),
         Command::Perplexity(args) => perplexity::run(args, &ui),
+        Command::Transcribe(args) => transcribe::run(args, &ui),
         Command::Show(args) => show::run(args, &ui),
         Command::Quantize(args) => quantize::run(args, &ui),
         #[cfg(feature = "hub")]

@@ -6,7 +6,8 @@ use std::time::Instant;
 use candle_engine::kernels::threads::set_threads;
 use candle_engine_models::evaluate::{compare, Comparison, Windows};
 use candle_engine_models::quantize::{
-    write_folder, write_gguf, Calibration, Observer, Origin, Recipe, Report, Staged, Target,
+    is_whisper, write_folder, write_gguf, write_whisper_folder, Calibration, Observer, Origin, Recipe,
+    Report, Staged, Target,
 };
 use candle_engine_models::{LoadOptions, Model, Source};
 use serde::Serialize;
@@ -67,6 +68,11 @@ pub fn run(args: &Quantize, ui: &Ui) -> Outcome {
     }
     let source = load::locate(&load::word(args.word.as_ref(), &args.model), ui)?;
     let recipe = recipe(args, is_gguf);
+    if let Source::Folder(dir) = &source {
+        if is_whisper(dir) {
+            return whisper(args, dir, &recipe, is_gguf, ui);
+        }
+    }
     let texts = [&args.calibrate, &args.eval].map(|file| file.as_deref().map(prompt::text_of).transpose());
     let [calibration_text, eval_text] = texts;
     let (calibration_text, eval_text) = (calibration_text?, eval_text?);
@@ -87,6 +93,29 @@ pub fn run(args: &Quantize, ui: &Ui) -> Outcome {
         None => None,
     };
     let summary = summary(args, &recipe, &report, seconds, eval);
+    if args.json {
+        return output::json(&summary);
+    }
+    print(&summary)
+}
+
+/// Whisper models are quantized without a text to calibrate or measure by.
+fn whisper(args: &Quantize, dir: &Path, recipe: &Recipe, is_gguf: bool, ui: &Ui) -> Outcome {
+    if is_gguf || args.calibrate.is_some() || args.eval.is_some() {
+        let what = "a Whisper model becomes a folder, without --calibrate and --eval";
+        return Err(Failure::usage(what));
+    }
+    let staged = Staged::folder(&args.output)?;
+    let _temporary = Temporary::of(staged.path());
+    let start = Instant::now();
+    let mut progress: Option<Progress> = None;
+    let report = write_whisper_folder(dir, staged.path(), recipe, &mut |done, total| {
+        let bar = || Progress::new(ui, args.output.display().to_string(), Unit::Bytes, total);
+        progress.get_or_insert_with(bar).set(done);
+    })?;
+    drop(progress);
+    staged.commit()?;
+    let summary = summary(args, recipe, &report, start.elapsed().as_secs_f64(), None);
     if args.json {
         return output::json(&summary);
     }

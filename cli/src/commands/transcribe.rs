@@ -1,0 +1,167 @@
+//! `transcribe`: writes down what is said.
+
+mod explain;
+mod options;
+
+use std::path::{Path, PathBuf};
+
+use candle_engine::audio::Audio;
+use candle_engine::kernels::threads::set_threads;
+use candle_engine_models::whisper::{
+    timestamp, Segment, SubtitleOptions, TranscribeOptions, Transcript, TranscriptFormat, Transcription,
+    Whisper, WindowReport,
+};
+use candle_engine_models::{Error, LoadOptions};
+use serde::Serialize;
+
+use super::load;
+use crate::args::Transcribe;
+use crate::exit::{Failure, Outcome};
+use crate::output::{self, Ui};
+use crate::progress::{Progress, Unit};
+
+/// The object that `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    file: String,
+    #[serde(flatten)]
+    transcript: &'a Transcript,
+    /// How probable the language is; `null` if it was given.
+    language_probability: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    windows: Option<&'a [WindowReport]>,
+}
+
+pub fn run(args: &Transcribe, ui: &Ui) -> Outcome {
+    let options = options::transcribe_options(args)?;
+    let subtitles = options::subtitle_options(args)?;
+    if let Some(threads) = args.place.threads {
+        set_threads(threads);
+    }
+    let model = open(args, ui)?;
+    let mut failed: Option<Failure> = None;
+    for file in &args.files {
+        match one(args, &model, file, &options, &subtitles, ui) {
+            Ok(()) => {}
+            Err(failure) if args.files.len() == 1 => return Err(failure),
+            // The others may be better.
+            Err(failure) => {
+                ui.note(format_args!("{}", failure.message()));
+                failed.get_or_insert(failure);
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn open(args: &Transcribe, ui: &Ui) -> Outcome<Whisper> {
+    let quantize = args.place.quantize.clone();
+    let options = LoadOptions { quantize, ..load::options(&args.place.device, args.place.kv_type)? };
+    let word = load::word(None, &args.model);
+    let word = if Path::new(&word).exists() { word } else { Whisper::full_name(&word) };
+    let model = Whisper::from_source(&load::locate(&word, ui)?, &options)?;
+    ui.detail(format_args!("{}: loaded in {:.0} ms", model.name(), model.load_time().as_secs_f64() * 1e3));
+    Ok(model)
+}
+
+fn one(
+    args: &Transcribe,
+    model: &Whisper,
+    file: &Path,
+    options: &TranscribeOptions,
+    subtitles: &SubtitleOptions,
+    ui: &Ui,
+) -> Outcome {
+    let is_stream = file == Path::new("-");
+    let name = if is_stream { "stdin".to_owned() } else { file.display().to_string() };
+    let recording = match is_stream {
+        true => model.listen(Audio::from_stream(&name, std::io::stdin())?).live(),
+        false => model.listen(Audio::open(file)?),
+    };
+    let mut transcription = model.transcribe(recording, options)?;
+    let probability = transcription.language_probabilities().first().map(|language| language.probability);
+    if let Some(probability) = probability {
+        let language = transcription.language();
+        ui.detail(format_args!("{name}: language {language}, probability {probability:.2}"));
+    }
+    let (segments, windows) = hear(args, &name, &mut transcription, ui)?;
+    let transcript = Transcript::new(segments, transcription.language(), transcription.heard());
+    write(args, file, &transcript, subtitles)?;
+    if args.json {
+        let windows = args.explain.then_some(&windows[..]);
+        output::json(&Report {
+            file: name,
+            transcript: &transcript,
+            language_probability: probability,
+            windows,
+        })?;
+    }
+    Ok(())
+}
+
+/// Shows segments as they come.
+fn hear(
+    args: &Transcribe,
+    name: &str,
+    transcription: &mut Transcription,
+    ui: &Ui,
+) -> Outcome<(Vec<Segment>, Vec<WindowReport>)> {
+    let total = transcription.duration().unwrap_or(0.0);
+    let mut progress = (total > 0.0).then(|| Progress::new(ui, name, Unit::Seconds, total as u64));
+    let (mut segments, mut windows) = (Vec::new(), Vec::new());
+    loop {
+        let next = transcription.next();
+        let reports = transcription.take_reports();
+        if let Some(progress) = &mut progress {
+            if next.is_none() || !reports.is_empty() {
+                progress.clear();
+            }
+        }
+        if args.explain && !args.json {
+            reports.iter().for_each(|report| output::say(format_args!("{}", explain::line(report, args))));
+        }
+        windows.extend(reports);
+        let Some(segment) = next else { break };
+        let segment = segment?;
+        if !args.json {
+            if let Some(progress) = &mut progress {
+                progress.clear();
+            }
+            let (start, end) = (timestamp(segment.start), timestamp(segment.end));
+            output::line(format_args!("[{start} --> {end}] {}", segment.text.trim()))?;
+        }
+        segments.push(segment);
+        if let Some(progress) = &mut progress {
+            progress.set(transcription.heard() as u64);
+        }
+    }
+    Ok((segments, windows))
+}
+
+/// Writes the files that were asked for.
+fn write(args: &Transcribe, file: &Path, transcript: &Transcript, subtitles: &SubtitleOptions) -> Outcome {
+    let to = &args.files_args;
+    if to.output_dir.is_none() && to.output_format.is_none() {
+        return Ok(());
+    }
+    let dir = to.output_dir.clone().unwrap_or_else(|| PathBuf::from("."));
+    std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e)).map_err(cannot_write)?;
+    let stem = match file.file_stem() {
+        Some(stem) if file != Path::new("-") => stem.to_os_string(),
+        _ => "stdin".into(),
+    };
+    let formats = to.output_format.as_ref().map_or(&TranscriptFormat::ALL[..], |formats| &formats.0);
+    for format in formats {
+        let mut name = stem.clone();
+        name.push(".");
+        name.push(format.extension());
+        let path = dir.join(name);
+        let text = format.write(transcript, subtitles);
+        std::fs::write(&path, text).map_err(|e| Error::io(&path, e)).map_err(cannot_write)?;
+    }
+    Ok(())
+}
+
+fn cannot_write(error: Error) -> Failure {
+    Failure::from(error).with_code(crate::exit::GENERAL)
+}
