@@ -1,6 +1,7 @@
 //! `avx2,fma,f16c`: products of 16 bits, added in twos.
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 use std::ops::Range;
 
 use super::tile::TILE;
@@ -11,7 +12,8 @@ const LANES: usize = 8;
 /// Rows of a panel: two registers.
 pub const ROWS: usize = 2 * LANES;
 
-/// Adds the products of a panel's rows, whose quants have `BITS` bits, and a tile's tokens to `y`.
+/// Adds the products of a panel's rows, whose quants have `BITS` bits, and a tile's tokens to `y`, whose
+/// numbers count from the second period on.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn multiply<const BITS: u32>(
     panel: &Panel,
@@ -91,6 +93,8 @@ fn some<const BITS: u32, const T: usize>(
                 }
             }
         }
+        // The sums stay in memory: in registers from period to period they would drive out those of the integers.
+        let y = black_box(&mut *y);
         for t in 0..T {
             let x_scale = _mm256_set1_ps(x_scales[i][first + t]);
             for h in 0..2 {
@@ -98,7 +102,7 @@ fn some<const BITS: u32, const T: usize>(
                 // SAFETY: a register of the row's numbers each.
                 unsafe {
                     let scale = _mm256_mul_ps(_mm256_loadu_ps(scales[i][h].as_ptr()), x_scale);
-                    let mut sum = _mm256_loadu_ps(y.as_ptr());
+                    let mut sum = if i == 0 { _mm256_setzero_ps() } else { _mm256_loadu_ps(y.as_ptr()) };
                     sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t][h]), scale, sum);
                     if q.has_min {
                         let x_sum = _mm256_set1_ps(x_sums[i][first + t]);

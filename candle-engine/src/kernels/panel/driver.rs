@@ -33,27 +33,30 @@ pub trait Source: Sync {
     fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], out: impl FnMut(usize, usize, &[f32]));
 }
 
-/// Products of a task: some ten microseconds' worth when the weights come from memory.
+/// Products of a task with one token: some ten microseconds' worth when the weights come from memory.
 const TASK: usize = 1 << 18;
 
-/// Numbers of a row that are multiplied before the next tile's turn: so much of a panel stays in a first-level
-/// cache, beside what it meets.
+/// About how many numbers of a row are multiplied by all tiles before the next ones: so much of a panel stays in a
+/// first-level cache, beside a tile.
 const CHUNK: usize = 512;
 
-/// Bytes of the panels that take turns with a tile: a good part of a second-level cache.
-const PANEL_BYTES: usize = 256 << 10;
+/// Bytes of the activations that stay in a second-level cache, or near: where there are more, panels take turns with
+/// what is there.
+const TOKEN_BYTES: usize = 1 << 20;
+
+/// Bytes of the panels that do so.
+const PANEL_BYTES: usize = 512 << 10;
 
 #[derive(Default)]
 struct Scratch {
     panels: Vec<Panel>,
     sums: Vec<f32>,
-    up: Vec<f32>,
 }
 
 thread_local! {
     /// Kept from call to call: fresh pages cost more than small products.
     static TOKENS: RefCell<Tokens> = RefCell::default();
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: RefCell<[Scratch; 2]> = RefCell::default();
 }
 
 /// `y[t, r] = Σ w[r, i] · x[t, i]`
@@ -156,13 +159,13 @@ fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], m: 
         let columns = |row: usize, t: usize, len: usize| unsafe { y.range(t * n + row, len) };
         w.direct(isa, range.clone(), x, |row, i, v| store(i, columns(row, i / parts, v.len()), v));
         if let Some((up, act)) = up {
-            SCRATCH.with_borrow_mut(|scratch| {
-                scratch.up.resize(m * range.len(), 0.0);
+            SCRATCH.with_borrow_mut(|[Scratch { sums, .. }, _]| {
+                sums.resize(m * range.len(), 0.0);
                 up.direct(isa, range.clone(), x, |row, i, v| {
                     let at = i / parts * range.len() + row - range.start;
-                    store(i, &mut scratch.up[at..][..v.len()], v);
+                    store(i, &mut sums[at..][..v.len()], v);
                 });
-                for (t, up) in scratch.up.chunks_exact(range.len()).enumerate().take(m) {
+                for (t, up) in sums.chunks_exact(range.len()).enumerate().take(m) {
                     act_mul_on(isa, act, columns(range.start, t, range.len()), up);
                 }
             });
@@ -180,63 +183,72 @@ fn many<S: Source, const ROWS: usize>(
     y: &mut [f32],
     multiply: impl Fn(&Panel, &Tile, Range<usize>, &mut [[f32; ROWS]]) + Sync,
 ) {
-    let (parts, n) = (x.len(), w.rows());
-    let m = parts / q.parts();
-    let together = (PANEL_BYTES / (ROWS * q.k)).clamp(1, 4);
-    let chunk = (CHUNK / q.period).max(1);
-    let rows = (TASK / (q.k * parts)).next_multiple_of(ROWS).max(ROWS * together);
-    // The sums of some panels' rows and all tokens.
-    let products = |w: &S, range: Range<usize>, panels: &mut Vec<Panel>, sums: &mut Vec<f32>| {
-        let count = range.len().div_ceil(ROWS);
+    // Rows of activations: one for each token, or two.
+    let (m, n) = (x.len(), w.rows());
+    let chunk = q.periods().div_ceil((q.k / CHUNK).max(1));
+    let together = if m * q.k < TOKEN_BYTES { 1 } else { (PANEL_BYTES / (ROWS * q.k)).clamp(1, 4) };
+    // The sums of some panels' rows: what `out` gets, tile by tile, with the number of the panel and of the tile's
+    // first row.
+    let products = |w: &S, rows: &Range<usize>, scratch: &mut Scratch, out: &mut Out<ROWS>| {
+        let Scratch { panels, sums } = scratch;
+        let count = rows.len().div_ceil(ROWS);
         panels.resize_with(count.max(panels.len()), Panel::default);
-        for (panel, from) in panels.iter_mut().zip(range.step_by(ROWS)) {
+        for (panel, from) in panels.iter_mut().zip(rows.clone().step_by(ROWS)) {
             panel.resize(ROWS / OCTET, q);
             w.pack(isa, from, panel);
         }
-        sums.clear();
-        sums.resize(count * parts * ROWS, 0.0);
+        sums.resize(count * m * ROWS, 0.0);
         for first in (0..q.periods()).step_by(chunk) {
-            let mut token = 0;
-            for tile in x.tiles() {
-                for (panel, sums) in panels.iter().zip(sums.as_chunks_mut().0.chunks_exact_mut(parts)) {
-                    let sums = &mut sums[token..token + tile.len];
-                    multiply(panel, tile, first..q.periods().min(first + chunk), sums);
+            let end = q.periods().min(first + chunk);
+            let sums = sums.as_chunks_mut().0.chunks_exact_mut(m);
+            for (p, (panel, sums)) in panels.iter().zip(sums).enumerate() {
+                let mut first_row = 0;
+                for tile in x.tiles() {
+                    let sums = &mut sums[first_row..first_row + tile.len];
+                    multiply(panel, tile, first..end, sums);
+                    if end == q.periods() {
+                        out(p, first_row, if q.precise { join(sums) } else { sums });
+                    }
+                    first_row += tile.len;
                 }
-                token += tile.len;
             }
-        }
-        if q.precise {
-            join::<ROWS>(sums);
         }
     };
     let y = Disjoint::new(y);
-    parallel(n.div_ceil(rows), |task| {
-        SCRATCH.with_borrow_mut(|Scratch { panels, sums, up: up_sums }| {
-            let end = n.min((task + 1) * rows);
-            for from in (task * rows..end).step_by(ROWS * together) {
-                let range = from..end.min(from + ROWS * together);
-                products(w, range.clone(), panels, sums);
-                if let Some((up, act)) = up {
-                    products(up, range.clone(), panels, up_sums);
-                    act_mul_on(isa, act, sums, up_sums);
-                }
-                for t in 0..m {
-                    // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has.
-                    let y = unsafe { y.range(t * n + from, range.len()) };
-                    for (y, sums) in y.chunks_mut(ROWS).zip(sums.chunks_exact(m * ROWS)) {
-                        y.copy_from_slice(&sums[t * ROWS..][..y.len()]);
-                    }
-                }
+    parallel(n.div_ceil(ROWS * together), |task| {
+        let rows = task * ROWS * together..n.min((task + 1) * ROWS * together);
+        // Outputs go out between products, which hide that they come from memory.
+        let write = |p: usize, first: usize, sums: &[[f32; ROWS]]| {
+            let from = rows.start + p * ROWS;
+            let len = ROWS.min(rows.end - from);
+            for (t, sums) in (first / q.parts()..).zip(sums) {
+                // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has.
+                unsafe { y.range(t * n + from, len) }.copy_from_slice(&sums[..len]);
+            }
+        };
+        SCRATCH.with_borrow_mut(|[scratch, up_scratch]| match up {
+            None => products(w, &rows, scratch, &mut |p, first, sums| write(p, first, sums)),
+            Some((up, act)) => {
+                products(w, &rows, scratch, &mut |_, _, _| ());
+                let gates = scratch.sums.as_chunks_mut().0;
+                products(up, &rows, up_scratch, &mut |p, first, ups| {
+                    let gates = &mut gates[p * m + first..][..ups.len()];
+                    act_mul_on(isa, act, gates.as_flattened_mut(), ups.as_flattened());
+                    write(p, first, gates);
+                });
             }
         });
     });
 }
 
-/// Adds the two parts of each token up: `[panels][2 · m][ROWS]` becomes `[panels][m][ROWS]`.
-fn join<const ROWS: usize>(sums: &mut Vec<f32>) {
-    let (rows, _) = sums.as_chunks_mut::<ROWS>();
-    for i in 0..rows.len() / 2 {
-        rows[i] = std::array::from_fn(|r| rows[2 * i][r] + rows[2 * i + 1][r]);
+/// Takes the sums of a panel's rows and some tokens.
+type Out<'a, const ROWS: usize> = dyn FnMut(usize, usize, &mut [[f32; ROWS]]) + 'a;
+
+/// Adds the two parts of each token up.
+fn join<const ROWS: usize>(sums: &mut [[f32; ROWS]]) -> &mut [[f32; ROWS]] {
+    let tokens = sums.len() / 2;
+    for i in 0..tokens {
+        sums[i] = std::array::from_fn(|r| sums[2 * i][r] + sums[2 * i + 1][r]);
     }
-    sums.truncate(sums.len() / 2);
+    &mut sums[..tokens]
 }

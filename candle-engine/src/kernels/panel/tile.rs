@@ -11,6 +11,9 @@ use super::{QUAD, UNIT};
 /// Tokens of a tile.
 pub const TILE: usize = 12;
 
+/// Numbers of a period at most.
+const MOST: usize = 256;
+
 /// How much larger than the mean magnitude of its group an activation is that is multiplied apart.
 ///
 /// Of normal numbers none in 10^35 is. At most one in so many can be, which bounds the work.
@@ -93,7 +96,10 @@ pub struct Tokens {
 impl Tokens {
     /// Quantizes `x`, rows of `k`, into the buffers that are there: tiles of `width` tokens.
     pub fn quantize(&mut self, isa: Isa, x: &[f32], q: &Quantization, width: usize) {
-        assert!(q.group.is_multiple_of(q.period) && q.group.is_multiple_of(UNIT), "{q:?}");
+        assert!(
+            q.group.is_multiple_of(q.period) && q.group.is_multiple_of(UNIT) && q.period <= MOST,
+            "{q:?}"
+        );
         (self.len, self.width) = (x.len() / q.k * q.parts(), width);
         let (len, count) = (self.len, self.len.div_ceil(width));
         self.tiles.resize_with(count.max(self.tiles.len()), Tile::default);
@@ -143,29 +149,15 @@ fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: 
                 let outlier = |(i, &value)| Outlier { input: g * q.group + i, token, value };
                 tile.outliers.extend(outliers.map(outlier));
             }
-            let mut sum = 0;
-            for (u, x) in x.chunks(UNIT).enumerate() {
-                let input = g * q.group + u * UNIT;
-                let quants = scale.quantize(x);
-                let quads = tile.quads[input / QUAD * width..].iter_mut().skip(token).step_by(width);
-                for (to, quad) in quads.zip(quants.as_chunks::<QUAD>().0) {
-                    *to = i32::from_le_bytes(quad.map(|q| q as u8));
-                }
-                // A period is half a unit or whole units.
-                for (i, quants) in quants.as_chunks::<{ UNIT / 2 }>().0.iter().enumerate() {
-                    let at = input + i * (UNIT / 2);
-                    if at.is_multiple_of(q.period) {
-                        sum = 0;
-                    }
-                    sum += quants.iter().map(|&q| i32::from(q)).sum::<i32>();
-                    if at < q.k {
-                        let at = at / q.period * width + token;
-                        tile.starts[at] = -q.offset * sum;
-                        tile.scales[at] = scale.scale;
-                        if q.has_min {
-                            tile.sums[at] = sum as f32 * scale.scale;
-                        }
-                    }
+            let first = g * (q.group / q.period);
+            for (period, x) in (first..).zip(x.chunks(q.period)) {
+                let from = period * (q.period / QUAD) * width + token;
+                let sum = scale.quantize(x, q.period.min(UNIT), &mut tile.quads[from..], width);
+                let at = period * width + token;
+                tile.starts[at] = -q.offset * sum;
+                tile.scales[at] = scale.scale;
+                if q.has_min {
+                    tile.sums[at] = sum as f32 * scale.scale;
                 }
             }
         }
@@ -228,22 +220,20 @@ impl Scale {
         (v * self.inverse + 12_582_912.0).to_bits() as i8
     }
 
-    /// The nearest quants; zero for outliers and beyond the end of `x`.
+    /// Writes a period's nearest quants, each quad `step` after the one before; zero for outliers and up to a whole
+    /// `unit`. Returns their sum.
     #[inline(always)]
-    fn quantize(&self, x: &[f32]) -> [i8; UNIT] {
-        let mut padded = [0.0; UNIT];
-        let x: &[f32; UNIT] = match x.try_into() {
-            Ok(whole) => whole,
-            Err(_) => {
-                padded[..x.len()].copy_from_slice(x);
-                &padded
-            }
-        };
-        let mut quants = [0; UNIT];
-        for (quant, &v) in quants.iter_mut().zip(x) {
+    fn quantize(&self, x: &[f32], unit: usize, quads: &mut [i32], step: usize) -> i32 {
+        // By way of memory, in loops of their own: so each becomes vector code.
+        let mut bytes = [0; MOST];
+        let bytes = &mut bytes[..x.len().next_multiple_of(unit)];
+        for (byte, &v) in bytes.iter_mut().zip(x) {
             let v = if v.abs() > self.limit { 0.0 } else { v };
-            *quant = self.quant(v);
+            *byte = self.quant(v) as u8;
         }
-        quants
+        for (quad, to) in bytes.as_chunks::<QUAD>().0.iter().zip(quads.iter_mut().step_by(step)) {
+            *to = i32::from_le_bytes(*quad);
+        }
+        bytes.iter().map(|&byte| i32::from(byte as i8)).sum()
     }
 }

@@ -2,6 +2,7 @@
 //! products up: unpacked quants are unsigned, 8-bit ones with their sign flipped.
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 use std::ops::Range;
 
 use super::tile::TILE;
@@ -10,8 +11,8 @@ use super::{Panel, Quantization, Tile, OCTET, QUAD};
 /// Makes a module with `multiply`; `$lanes` rows a register, `$tokens` tokens at most at a time.
 macro_rules! level {
     ($name:ident, $features:literal, lanes = $lanes:literal, tokens = [$($tokens:literal),*],
-     $zero:ident, $set:ident, $dot:ident, $convert:ident, $load:ident, $load_ps:ident, $store_ps:ident,
-     $set_ps:ident, $mul:ident, $fma:ident) => {
+     $zero:ident, $set:ident, $dot:ident, $convert:ident, $load:ident, $zero_ps:ident, $load_ps:ident,
+     $store_ps:ident, $set_ps:ident, $mul:ident, $fma:ident) => {
         #[doc = concat!("`", $features, "`")]
         pub mod $name {
             use super::*;
@@ -19,7 +20,8 @@ macro_rules! level {
             /// Rows of a panel: two registers.
             pub const ROWS: usize = 2 * $lanes;
 
-            /// Adds the products of a panel's rows and a tile's tokens to `y`.
+            /// Adds the products of a panel's rows and a tile's tokens to `y`, whose numbers count from the second
+            /// period on.
             #[target_feature(enable = $features)]
             pub fn multiply(
                 panel: &Panel,
@@ -86,6 +88,9 @@ macro_rules! level {
                         }
                     }
                     let scales = scales[i].as_flattened();
+                    // The sums stay in memory: in registers from period to period they would drive out those of
+                    // the integers.
+                    let y = black_box(&mut *y);
                     for t in 0..T {
                         let x_scale = $set_ps(x_scales[i][first + t]);
                         for h in 0..2 {
@@ -94,7 +99,8 @@ macro_rules! level {
                             // SAFETY: a register of the row's numbers each.
                             unsafe {
                                 let scale = $mul($load_ps(scales[at.clone()].as_ptr()), x_scale);
-                                let mut sum = $fma($convert(acc[t][h]), scale, $load_ps(y.as_ptr()));
+                                let before = if i == 0 { $zero_ps() } else { $load_ps(y.as_ptr()) };
+                                let mut sum = $fma($convert(acc[t][h]), scale, before);
                                 if MIN {
                                     let x_sum = $set_ps(x_sums[i][first + t]);
                                     sum = $fma(x_sum, $load_ps(mins[i].as_flattened()[at].as_ptr()), sum);
@@ -128,6 +134,7 @@ level!(
     _mm512_dpbusd_epi32,
     _mm512_cvtepi32_ps,
     _mm512_loadu_si512,
+    _mm512_setzero_ps,
     _mm512_loadu_ps,
     _mm512_storeu_ps,
     _mm512_set1_ps,
@@ -145,6 +152,7 @@ level!(
     _mm256_dpbusd_avx_epi32,
     _mm256_cvtepi32_ps,
     _mm256_loadu_si256,
+    _mm256_setzero_ps,
     _mm256_loadu_ps,
     _mm256_storeu_ps,
     _mm256_set1_ps,
