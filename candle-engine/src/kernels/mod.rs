@@ -26,8 +26,10 @@ mod testing;
 pub mod threads;
 pub mod train;
 pub mod unfold;
+mod unwritten;
 
 pub use act::Act;
 pub use isa::Isa;
 use lanes::per_isa;
 pub use recycle::Recycler;
+pub use unwritten::unwritten;

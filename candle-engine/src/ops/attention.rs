@@ -6,6 +6,7 @@ use candle_core::{DType, Tensor, D};
 
 use super::{tensor, with_slice, Exec};
 use crate::kernels::attention::{self as kernel, Heads, KvSlice, KvSliceMut, SequenceKv};
+use crate::kernels::unwritten;
 use crate::kv::{Batch, Block, KvCache, BLOCK};
 use crate::{Error, Result};
 
@@ -94,7 +95,7 @@ pub(super) fn fused(spec: &AttentionSpec, q: &Tensor, sequences: &[SequenceKv]) 
         softcap: spec.softcap,
         causal: spec.causal,
     };
-    let mut out = vec![0.0; q.elem_count()];
+    let mut out = unwritten(q.elem_count());
     with_slice(q, |q| kernel::attention(&spec, q, sequences, &mut out))?;
     tensor(out, q.shape())
 }

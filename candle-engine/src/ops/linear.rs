@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::{tensor, with_slice, Act, Exec};
 use crate::kernels::embed::gather;
 use crate::kernels::matmul::{matmul, matmul_gated, Dense, DenseFormat};
-use crate::kernels::{act, blocks, Isa};
+use crate::kernels::{act, blocks, unwritten, Isa};
 use crate::weights::{Format, Stored};
 use crate::{Error, Result};
 
@@ -91,7 +91,7 @@ pub fn gate(exec: &Exec, act: Act, gate: &Tensor, up: &Tensor) -> Result<Tensor>
 pub fn embed(table: &Stored, ids: &[u32]) -> Result<Tensor> {
     let (rows, width) = matrix(table)?;
     check_ids(ids, rows)?;
-    let mut y = vec![0.0; ids.len() * width];
+    let mut y = unwritten(ids.len() * width);
     if table.format.is_dense() {
         gather(&dense(table)?, ids, &mut y);
     } else {
@@ -134,7 +134,7 @@ pub(super) fn product(
         return Err(disagree("linear", x.dims(), &[n, k]));
     }
     shape.push(n);
-    let mut y = vec![0.0; shape.iter().product()];
+    let mut y = unwritten(shape.iter().product());
     with_slice(x, |x| run(x, &mut y))??;
     tensor(y, shape)
 }

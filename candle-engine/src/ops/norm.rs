@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::{tensor, with_slice, Exec};
-use crate::kernels::norm;
+use crate::kernels::{norm, unwritten};
 use crate::Result;
 
 /// Divides each row by its root mean square and scales it.
@@ -16,7 +16,7 @@ pub fn rms_norm(exec: &Exec, x: &Tensor, w: &Tensor, eps: f32) -> Result<Tensor>
     if !exec.is_fused() {
         return Ok(candle_nn::ops::rms_norm(&x.contiguous()?, &w.to_dtype(x.dtype())?, eps)?);
     }
-    let mut y = vec![0.0; x.elem_count()];
+    let mut y = unwritten(x.elem_count());
     with_slice(x, |x| with_slice(w, |w| norm::rms_norm(x, w, eps, &mut y)))??;
     tensor(y, x.shape())
 }
@@ -37,7 +37,7 @@ pub fn add_rms_norm(exec: &Exec, x: &Tensor, r: &Tensor, w: &Tensor, eps: f32) -
         let (lhs, rhs) = (x.shape().clone(), r.shape().clone());
         return Err(candle_core::Error::ShapeMismatchBinaryOp { lhs, rhs, op: "add_rms_norm" }.into());
     }
-    let (mut sum, mut y) = (vec![0.0; x.elem_count()], vec![0.0; x.elem_count()]);
+    let (mut sum, mut y) = (unwritten(x.elem_count()), unwritten(x.elem_count()));
     with_slice(x, |x| {
         with_slice(r, |r| with_slice(w, |w| norm::add_rms_norm(x, r, w, eps, &mut sum, &mut y)))
     })???;
