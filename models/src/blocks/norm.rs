@@ -25,11 +25,14 @@ impl RmsNorm {
         ops::rms_norm(&self.exec, x, &self.weight, self.eps)
     }
 
-    /// x + r, and its norm.
+    /// x + r, or x if there is nothing to add, and its norm.
     ///
     /// Shapes: both `[.., n]`, and so are the results.
-    pub fn add_forward(&self, x: &Tensor, r: &Tensor) -> Result<(Tensor, Tensor)> {
-        ops::add_rms_norm(&self.exec, x, r, &self.weight, self.eps)
+    pub fn add_forward(&self, x: &Tensor, r: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        match r {
+            Some(r) => ops::add_rms_norm(&self.exec, x, r, &self.weight, self.eps),
+            None => Ok((x.clone(), self.forward(x)?)),
+        }
     }
 }
 

@@ -66,12 +66,17 @@ impl Decoder {
         }
         let rope = self.config.rope.table(batch.positions());
         let mut x = self.embedding.forward(batch.tokens())?;
+        // What a layer adds to it joins it in the next norm's pass over memory.
+        let mut added = None;
         for (i, layer) in self.layers.iter().enumerate() {
-            see(i, &x);
-            x = layer.forward(&x, &rope, batch).at(format_args!("layer {i}"))?;
+            let (sum, normed) = layer.attn_norm.add_forward(&x, added.as_ref())?;
+            see(i, &sum);
+            let (sum, mlp) = layer.forward(&sum, &normed, &rope, batch).at(format_args!("layer {i}"))?;
+            (x, added) = (sum, Some(mlp));
         }
-        see(self.layers.len(), &x);
-        let logits = self.head.forward(&self.norm.forward(&wanted_rows(x, batch)?)?)?;
+        let (sum, normed) = self.norm.add_forward(&x, added.as_ref())?;
+        see(self.layers.len(), &sum);
+        let logits = self.head.forward(&wanted_rows(normed, batch)?)?;
         batch.finish();
         Ok(logits)
     }
@@ -106,9 +111,16 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, rope: &RopeTable, batch: &mut Batch) -> Result<Tensor> {
-        let attended = self.attn.forward(&self.attn_norm.forward(x)?, Some(rope), batch)?;
-        let (x, normed) = self.mlp_norm.add_forward(x, &attended)?;
-        Ok((x + self.mlp.forward(&normed)?)?)
+    /// `x` and its norm → `x` after attention, and what is to be added to it; all `[t, hidden]`.
+    fn forward(
+        &self,
+        x: &Tensor,
+        normed: &Tensor,
+        rope: &RopeTable,
+        batch: &mut Batch,
+    ) -> Result<(Tensor, Tensor)> {
+        let attended = self.attn.forward(normed, Some(rope), batch)?;
+        let (x, normed) = self.mlp_norm.add_forward(x, Some(&attended))?;
+        Ok((x, self.mlp.forward(&normed)?))
     }
 }
