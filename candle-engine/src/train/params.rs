@@ -142,6 +142,24 @@ impl Params {
         param.version += 1;
     }
 
+    /// Replaces a parameter's numbers, row by row as in a checkpoint.
+    ///
+    /// Errors: `MissingTensor`, and `ShapeMismatch` if they are not as many.
+    pub fn set(&mut self, name: &str, rows: &[f32]) -> Result<()> {
+        let found = self.list.iter().position(|param| param.name == name);
+        let id = ParamId(found.ok_or_else(|| Error::MissingTensor { name: name.into() })?);
+        let shape = &self.list[id.0].shape;
+        if rows.len() != shape.iter().product::<usize>() {
+            return Err(Error::ShapeMismatch {
+                name: name.into(),
+                expected: shape.clone(),
+                got: vec![rows.len()],
+            });
+        }
+        self.set_rows(id, rows);
+        Ok(())
+    }
+
     /// All parameters as f32 tensors on the CPU, by name.
     ///
     /// Errors: `Candle`.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use crate::kernels::rows::TASK;
+use crate::kernels::threads::parallel_chunks;
+
 /// Columns of a panel: two registers of AVX-512, four of AVX2, eight of NEON.
 const WIDE: usize = 32;
 
@@ -184,15 +187,22 @@ impl<'a> View<'a> {
 /// If the shapes do not fit.
 pub fn transpose(from: &Matrix, to: &mut Matrix) {
     assert_eq!((from.rows, from.cols), (to.cols, to.rows), "transpose: shapes");
-    let (width, to_width, to_rows) = (from.width(), to.width(), to.rows);
-    let to = to.data_mut();
-    for (panel, rows) in from.data().chunks_exact((from.rows * width).max(1)).enumerate() {
-        let count = width.min(from.cols - panel * width);
-        for (row, x) in rows.chunks_exact(width).enumerate() {
-            let first = (row / to_width * to_rows + panel * width) * to_width + row % to_width;
-            for (i, x) in x[..count].iter().enumerate() {
-                to[first + i * to_width] = *x;
+    let (width, to_width, rows, cols) = (from.width(), to.width(), from.rows, from.cols);
+    let (x, size) = (from.data(), (cols * to_width).max(1));
+    let panel = |panel: usize, to: &mut [f32]| {
+        let first = panel * to_width;
+        let count = to_width.min(rows - first);
+        for (col, to) in to.chunks_exact_mut(to_width).enumerate() {
+            // A column of `from`, down a panel.
+            let column = &x[(col / width * rows + first) * width + col % width..];
+            for (to, x) in to[..count].iter_mut().zip(column.iter().step_by(width)) {
+                *to = *x;
             }
         }
+    };
+    if rows * cols < TASK {
+        to.data_mut().chunks_exact_mut(size).enumerate().for_each(|(i, to)| panel(i, to));
+    } else {
+        parallel_chunks(to.data_mut(), size, panel);
     }
 }
