@@ -9,6 +9,8 @@
 //! and, where the format has a min, y = y + (activation's scale · Σ activation) · min, fused.
 
 #[cfg(target_arch = "x86_64")]
+mod ahead;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 mod driver;
 mod tile;
@@ -18,12 +20,14 @@ mod vnni;
 mod x86;
 
 #[cfg(target_arch = "x86_64")]
+pub use self::ahead::Ahead;
+#[cfg(target_arch = "x86_64")]
 pub use self::avx2::pairs;
 pub use self::driver::{matmul, matmul_gated, Source};
 use self::tile::Tokens;
 pub use self::tile::{Quantization, Tile};
 #[cfg(target_arch = "x86_64")]
-pub use self::x86::{quarter_sums, transpose, transpose_quarters, transpose_sixteen};
+pub use self::x86::{quarter_sums, sixteen_words, transpose, transpose_quarters, transpose_sixteen};
 
 /// Numbers of a row that are unpacked at once; a panel's rows are padded to a multiple.
 pub const UNIT: usize = 32;
