@@ -31,7 +31,11 @@ pub fn run(start: Instant, work: &Work, steps: usize) -> Result<()> {
     let device = Device::Cpu;
     let (mut layers, mut vars) = (Vec::new(), Vec::new());
     for pair in work.widths.windows(2) {
-        let w = Var::from_tensor(&Tensor::from_vec(begin(pair[0] * pair[1], pair[0]), (pair[1], pair[0]), &device)?)?;
+        let w = Var::from_tensor(&Tensor::from_vec(
+            begin(pair[0] * pair[1], pair[0]),
+            (pair[1], pair[0]),
+            &device,
+        )?)?;
         let b = Var::from_tensor(&Tensor::from_vec(begin(pair[1], pair[0]), pair[1], &device)?)?;
         layers.push(Linear::new(w.as_tensor().clone(), Some(b.as_tensor().clone())));
         vars.extend([w, b]);
