@@ -143,7 +143,7 @@ impl Activated {
 
 impl Linear for Activated {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::activate(&self.exec, self.act, &self.linear.forward(x)?)
+        ops::activate(&self.exec, self.act, self.linear.forward(x)?)
     }
 
     fn shape(&self) -> (usize, usize) {

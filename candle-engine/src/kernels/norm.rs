@@ -1,4 +1,4 @@
-//! Normalization of rows: RMS norm, its fusion with the residual sum, layer norm.
+//! Normalization of rows: RMS norm, layer norm, and their fusion with the residual sum.
 //!
 //! Sums are f32 in the lane order of `lanes::sum`, so a row's result depends on nothing but the row.
 
@@ -86,6 +86,37 @@ fn layer_norm_on(isa: Isa, x: &[f32], w: &[f32], b: Option<&[f32]>, eps: f32, ou
     });
 }
 
+/// Adds a residual and normalizes the sum as [`layer_norm`] does.
+///
+/// Shapes: `x`, `r [rows, n]`, `w`, `b [n]` → `sum`, `out [rows, n]`. The same bits as the two steps apart.
+pub fn add_layer_norm(x: &[f32], r: &[f32], [w, b]: [&[f32]; 2], eps: f32, sum: &mut [f32], out: &mut [f32]) {
+    add_layer_norm_on(Isa::best(), x, r, [w, b], eps, sum, out);
+}
+
+fn add_layer_norm_on(
+    isa: Isa,
+    x: &[f32],
+    r: &[f32],
+    [w, b]: [&[f32]; 2],
+    eps: f32,
+    sum: &mut [f32],
+    out: &mut [f32],
+) {
+    assert!([r.len(), sum.len(), out.len()] == [x.len(); 3], "add_layer_norm: x, r, sum and out");
+    assert_eq!(w.len(), b.len(), "add_layer_norm: w and b");
+    let (n, b) = (w.len(), Some(b));
+    let sum = Disjoint::new(sum);
+    parallel_rows_mut(out, n, |first, out| {
+        let rows = first * n..first * n + out.len();
+        // SAFETY: the tasks' rows do not overlap.
+        let sum = unsafe { sum.range(rows.start, rows.len()) };
+        for ((sum, &x), &r) in sum.iter_mut().zip(&x[rows.clone()]).zip(&r[rows]) {
+            *sum = x + r;
+        }
+        per_isa!(isa, layer_rows, (sum: &[f32], w: &[f32], b: Option<&[f32]>, eps: f32, out: &mut [f32]));
+    });
+}
+
 #[inline(always)]
 fn layer_rows(arith: impl Arith, x: &[f32], w: &[f32], b: Option<&[f32]>, eps: f32, out: &mut [f32]) {
     let n = w.len();
@@ -162,6 +193,11 @@ mod tests {
                         let mut want = vec![0.0; rows * n];
                         rms_norm_on(isa, &apart, &w, 1e-6, &mut want);
                         assert_eq!(out, want, "{at}");
+                        sum.fill(f32::NAN);
+                        add_layer_norm_on(isa, x, r, [&w, &b], 1e-5, &mut sum, out);
+                        assert_eq!(sum, apart, "layer {at}");
+                        layer_norm_on(isa, &apart, &w, Some(&b), 1e-5, &mut want);
+                        assert_eq!(out, want, "layer {at}");
                     }
                 }
             }

@@ -1,24 +1,42 @@
 //! Activations without a gate.
 
-use candle_core::Tensor;
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 
-use super::{tensor, with_slice, Act, Exec};
+use super::{Act, Exec};
 use crate::kernels::act;
 use crate::Result;
 
 /// act(x), element by element.
 ///
+/// Takes a contiguous `x` that nobody else holds, such as the result of a product: on the CPU its numbers are replaced
+/// in place, and whoever shares them would see that.
+///
 /// Errors: candle's.
-pub fn activate(exec: &Exec, act: Act, x: &Tensor) -> Result<Tensor> {
-    if !exec.is_fused() {
-        return Ok(match act {
-            Act::Silu => x.silu()?,
-            Act::Gelu => x.gelu_erf()?,
-            Act::GeluTanh => x.gelu()?,
-            Act::Relu => x.relu()?,
-        });
+pub fn activate(exec: &Exec, act: Act, x: Tensor) -> Result<Tensor> {
+    if exec.is_fused() {
+        x.inplace_op1(&InPlace(act))?;
+        return Ok(x);
     }
-    let mut y = with_slice(x, <[f32]>::to_vec)?;
-    act::activate(act, &mut y);
-    tensor(y, x.shape())
+    Ok(match act {
+        Act::Silu => x.silu()?,
+        Act::Gelu => x.gelu_erf()?,
+        Act::GeluTanh => x.gelu()?,
+        Act::Relu => x.relu()?,
+    })
+}
+
+struct InPlace(Act);
+
+impl InplaceOp1 for InPlace {
+    fn name(&self) -> &'static str {
+        "activate"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        match (storage, layout.contiguous_offsets()) {
+            (CpuStorage::F32(numbers), Some((from, to))) => act::activate(self.0, &mut numbers[from..to]),
+            _ => candle_core::bail!("activate wants contiguous f32"),
+        }
+        Ok(())
+    }
 }

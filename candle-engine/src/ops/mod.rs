@@ -23,7 +23,7 @@ pub use self::attention::{attention, remember, AttentionSpec};
 pub use self::cross_attention::{attention_scores, cross_attention};
 pub use self::grouped::{embed_grouped, linear_grouped, linear_grouped_gated, GroupedMatrix};
 pub use self::linear::{embed, gate, linear, linear_gated, reads};
-pub use self::norm::{add_rms_norm, layer_norm, rms_norm};
+pub use self::norm::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
 pub use self::rope::{rope, RopeTable};
 pub use self::unfold::{unfold, CONVOLUTION_WIDTH};
 pub use crate::kernels::act::Act;

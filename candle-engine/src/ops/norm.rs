@@ -55,7 +55,38 @@ pub fn layer_norm(exec: &Exec, x: &Tensor, w: &Tensor, b: &Tensor, eps: f32) -> 
         let (w, b) = (w.to_dtype(x.dtype())?, b.to_dtype(x.dtype())?);
         return Ok(candle_nn::ops::layer_norm(&x.contiguous()?, &w, &b, eps)?);
     }
-    let mut y = vec![0.0; x.elem_count()];
+    let mut y = unwritten(x.elem_count());
     with_slice(x, |x| with_slice(w, |w| with_slice(b, |b| norm::layer_norm(x, w, Some(b), eps, &mut y))))???;
     tensor(y, x.shape())
+}
+
+/// Adds a residual and norms the sum, in one pass over memory.
+///
+/// s = x + r, y = [`layer_norm`]`(s)`
+///
+/// Shapes: `x`, `r [.., n]`, `w`, `b [n]` → `(s, y)`, both `[.., n]`. The same bits as the two steps apart.
+/// Errors: candle's, if the shapes disagree.
+pub fn add_layer_norm(
+    exec: &Exec,
+    x: &Tensor,
+    r: &Tensor,
+    [w, b]: [&Tensor; 2],
+    eps: f32,
+) -> Result<(Tensor, Tensor)> {
+    if !exec.is_fused() {
+        let sum = (x + r)?;
+        let y = layer_norm(exec, &sum, w, b, eps)?;
+        return Ok((sum, y));
+    }
+    if x.shape() != r.shape() {
+        let (lhs, rhs) = (x.shape().clone(), r.shape().clone());
+        return Err(candle_core::Error::ShapeMismatchBinaryOp { lhs, rhs, op: "add_layer_norm" }.into());
+    }
+    let (mut sum, mut y) = (unwritten(x.elem_count()), unwritten(x.elem_count()));
+    with_slice(x, |x| {
+        with_slice(r, |r| {
+            with_slice(w, |w| with_slice(b, |b| norm::add_layer_norm(x, r, [w, b], eps, &mut sum, &mut y)))
+        })
+    })????;
+    Ok((tensor(sum, x.shape())?, tensor(y, x.shape())?))
 }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::{tensor, with_slice, Exec};
-use crate::kernels::unfold;
+use crate::kernels::{unfold, unwritten};
 use crate::{Error, Result};
 
 /// Neighbours of a convolution, in all: the row itself, one before, one after.
@@ -23,7 +23,7 @@ pub fn unfold(exec: &Exec, x: &Tensor, t: usize, stride: usize) -> Result<Tensor
     }
     let shape = (rows / stride, c * CONVOLUTION_WIDTH);
     if exec.is_fused() {
-        let mut y = vec![0.0; shape.0 * shape.1];
+        let mut y = unwritten(shape.0 * shape.1);
         with_slice(x, |x| unfold::unfold(x, c, t, stride, &mut y))?;
         return tensor(y, shape);
     }

@@ -61,8 +61,6 @@ impl LayerNorm {
     ///
     /// Shapes: both `[.., n]`, and so are the results.
     pub fn add_forward(&self, x: &Tensor, r: &Tensor) -> Result<(Tensor, Tensor)> {
-        let sum = (x + r)?;
-        let normed = self.forward(&sum)?;
-        Ok((sum, normed))
+        ops::add_layer_norm(&self.exec, x, r, [&self.weight, &self.bias], self.eps)
     }
 }

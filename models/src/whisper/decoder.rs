@@ -22,6 +22,8 @@ pub struct TextDecoder {
     head: Box<dyn Linear>,
     exec: Exec,
     kv: KvLayout,
+    /// Of a memory, which is read at every step and written once.
+    memory: KvLayout,
 }
 
 #[derive(Debug)]
@@ -47,11 +49,24 @@ pub enum Seen<'a> {
 }
 
 impl TextDecoder {
-    /// Builds the decoder whose tensors' names begin with `name`; `head` is the matrix that gives the logits.
+    /// Builds the decoder whose tensors' names begin with `name`; `head` is the matrix that gives the logits. Caches
+    /// hold numbers of the first kind, memories of the second.
     ///
     /// Errors: `MissingTensor`, `ShapeMismatch`, `Tensor`, each naming the tensor.
-    pub fn load(config: &WhisperConfig, loader: &Loader, name: &str, head: &str, kv: KvType) -> Result<Self> {
+    pub fn load(
+        config: &WhisperConfig,
+        loader: &Loader,
+        name: &str,
+        head: &str,
+        [kv, memory]: [KvType; 2],
+    ) -> Result<Self> {
         let (hidden, vocab, stack) = (config.hidden, config.vocab, &config.decoder);
+        let layout = |kind| KvLayout {
+            layers: stack.layers,
+            kv_heads: stack.heads,
+            head_dim: hidden / stack.heads,
+            kind,
+        };
         let layer = |i| {
             let place = Place { loader, config, stack, name: format!("{name}.layers.{i}") };
             let exec = || loader.exec().clone();
@@ -70,12 +85,8 @@ impl TextDecoder {
             norm: LayerNorm::load(loader, &format!("{name}.layer_norm"), hidden, NORM_EPS)?,
             head: loader.linear(head, vocab, hidden, false)?,
             exec: loader.exec().clone(),
-            kv: KvLayout {
-                layers: stack.layers,
-                kv_heads: stack.heads,
-                head_dim: hidden / stack.heads,
-                kind: kv,
-            },
+            kv: layout(kv),
+            memory: layout(memory),
             config: config.clone(),
         })
     }
@@ -91,8 +102,8 @@ impl TextDecoder {
     /// Errors: candle's, if the shapes disagree; `OutOfMemory`.
     pub fn remember(&self, heard: &Tensor) -> Result<Vec<Memory>> {
         let positions = self.config.encoder.positions;
-        let mut memories: Vec<KvCache> =
-            (0..heard.dims2()?.0 / positions).map(|_| self.new_cache()).collect();
+        let new = |_| self.exec.new_cache(self.memory.clone());
+        let mut memories: Vec<KvCache> = (0..heard.dims2()?.0 / positions).map(new).collect();
         let mut batch = Batch::default();
         for kv in &mut memories {
             batch.push_rows(positions, kv)?;
@@ -128,15 +139,18 @@ impl TextDecoder {
         }
         let memories = runs(batch, memories)?;
         let places: Vec<u32> = batch.positions().iter().map(|&p| p as u32).collect();
-        let mut x = (self.embedding.forward(batch.tokens())? + self.positions.forward(&places)?)?;
+        // What is added to it joins it in the next norm's pass over memory.
+        let (mut x, mut added) = (self.embedding.forward(batch.tokens())?, self.positions.forward(&places)?);
         for (i, layer) in self.layers.iter().enumerate() {
-            see(Seen::Hidden(i, &x))?;
-            x = layer
-                .forward(&x, batch, &memories, |q| see(Seen::Queries(i, q)))
+            let (sum, normed) = layer.attn_norm.add_forward(&x, &added)?;
+            see(Seen::Hidden(i, &sum))?;
+            (x, added) = layer
+                .forward(&sum, &normed, batch, &memories, |q| see(Seen::Queries(i, q)))
                 .at(format_args!("decoder layer {i}"))?;
         }
-        see(Seen::Hidden(self.layers.len(), &x))?;
-        let logits = self.head.forward(&self.norm.forward(&wanted_rows(x, batch)?)?)?;
+        let (sum, normed) = self.norm.add_forward(&x, &added)?;
+        see(Seen::Hidden(self.layers.len(), &sum))?;
+        let logits = self.head.forward(&wanted_rows(normed, batch)?)?;
         batch.finish();
         Ok(logits)
     }
@@ -170,16 +184,17 @@ fn runs<'m>(batch: &mut Batch, memories: &[&'m Memory]) -> Result<Vec<(&'m KvCac
 }
 
 impl Layer {
+    /// `x` and its norm → `x` after both attentions, and what is to be added to it; all `[t, hidden]`.
     fn forward(
         &self,
         x: &Tensor,
+        normed: &Tensor,
         batch: &mut Batch,
         memories: &[(&KvCache, usize)],
         see: impl FnOnce(&Tensor) -> Result<()>,
-    ) -> Result<Tensor> {
-        let attended = self.attn.forward(&self.attn_norm.forward(x)?, None, batch)?;
+    ) -> Result<(Tensor, Tensor)> {
+        let attended = self.attn.forward(normed, None, batch)?;
         let (x, normed) = self.cross_norm.add_forward(x, &attended)?;
-        let heard = self.cross.forward(&normed, memories, see)?;
-        self.feed_forward.forward(&x, &heard)
+        self.feed_forward.forward(&x, &self.cross.forward(&normed, memories, see)?)
     }
 }

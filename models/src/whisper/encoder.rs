@@ -98,10 +98,10 @@ impl Encoder {
         }
         let [first, second] = &self.convolutions;
         let x = first.forward(&ops::unfold(&self.exec, &Tensor::cat(&rows, 0)?, frames, 1)?)?;
-        let x = second.forward(&ops::unfold(&self.exec, &x, frames, FRAMES_PER_POSITION)?)?;
-        let places: Vec<u32> = (0..positions as u32).collect();
-        let x = x.reshape((windows.len(), positions, self.config.hidden))?;
-        let mut x = x.broadcast_add(&self.positions.forward(&places)?)?.flatten(0, 1)?;
+        let mut x = second.forward(&ops::unfold(&self.exec, &x, frames, FRAMES_PER_POSITION)?)?;
+        let places: Vec<u32> = windows.iter().flat_map(|_| 0..positions as u32).collect();
+        // What is added to it joins it in the next norm's pass over memory.
+        let mut added = self.positions.forward(&places)?;
 
         let mut caches: Vec<KvCache> = windows.iter().map(|_| self.exec.new_cache(self.kv.clone())).collect();
         let mut batch = Batch::default();
@@ -109,18 +109,20 @@ impl Encoder {
             batch.push_rows(positions, kv)?;
         }
         for (i, layer) in self.layers.iter().enumerate() {
-            see(i, &x);
-            x = layer.forward(&x, &mut batch).at(format_args!("encoder layer {i}"))?;
+            let (sum, normed) = layer.attn_norm.add_forward(&x, &added)?;
+            see(i, &sum);
+            (x, added) = layer.forward(&sum, &normed, &mut batch).at(format_args!("encoder layer {i}"))?;
         }
-        see(self.layers.len(), &x);
-        self.norm.forward(&x)
+        let (sum, normed) = self.norm.add_forward(&x, &added)?;
+        see(self.layers.len(), &sum);
+        Ok(normed)
     }
 }
 
 impl Layer {
-    fn forward(&self, x: &Tensor, batch: &mut Batch) -> Result<Tensor> {
+    /// `x` and its norm → `x` after attention, and what is to be added to it; all `[t, hidden]`.
+    fn forward(&self, x: &Tensor, normed: &Tensor, batch: &mut Batch) -> Result<(Tensor, Tensor)> {
         // The keys and values of the layer before are written over: nobody reads them again.
-        let attended = self.attn.forward(&self.attn_norm.forward(x)?, None, batch)?;
-        self.feed_forward.forward(x, &attended)
+        self.feed_forward.forward(x, &self.attn.forward(normed, None, batch)?)
     }
 }

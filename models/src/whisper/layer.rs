@@ -57,11 +57,11 @@ impl Place<'_> {
     }
 }
 
-/// The feed-forward layer behind its norm, with both residual sums around it: x + r + mlp(norm(x + r)).
+/// The feed-forward layer behind its norm.
 #[derive(Debug)]
 pub(super) struct FeedForward {
-    pub norm: LayerNorm,
-    pub mlp: Mlp,
+    norm: LayerNorm,
+    mlp: Mlp,
 }
 
 impl FeedForward {
@@ -69,8 +69,9 @@ impl FeedForward {
         Ok(Self { norm: place.norm("final_layer_norm")?, mlp: place.mlp()? })
     }
 
-    pub fn forward(&self, x: &Tensor, r: &Tensor) -> Result<Tensor> {
+    /// x + r, and what is to be added to it: mlp(norm(x + r)).
+    pub fn forward(&self, x: &Tensor, r: &Tensor) -> Result<(Tensor, Tensor)> {
         let (x, normed) = self.norm.add_forward(x, r)?;
-        Ok((x + self.mlp.forward(&normed)?)?)
+        Ok((x, self.mlp.forward(&normed)?))
     }
 }

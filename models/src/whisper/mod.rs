@@ -2,6 +2,22 @@
 //!
 //! [`Whisper`] is the model: an [`Encoder`] of log-mel windows and a [`TextDecoder`] of tokens over what it gives.
 //! [`Whisper::transcribe`] makes segments of a [`Recording`], window after window, as the reference does.
+//!
+//! ```no_run
+//! use candle_engine::audio::Audio;
+//! use candle_engine_models::whisper::{TranscribeOptions, Whisper};
+//! use candle_engine_models::LoadOptions;
+//!
+//! # fn main() -> candle_engine_models::Result<()> {
+//! let whisper = Whisper::open("turbo", &LoadOptions::default())?; // or a folder, or a ggml-*.bin file
+//! let recording = whisper.listen(Audio::open("talk.mp3")?); // or `listen_to` pieces of samples
+//! for segment in whisper.transcribe(recording, &TranscribeOptions::default())? {
+//!     let segment = segment?;
+//!     println!("{:.2} {:.2} {}", segment.start, segment.end, segment.text);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod alignment_heads;
 mod compression;

@@ -139,11 +139,17 @@ fn assemble(name: String, parts: Parts, options: &LoadOptions) -> Result<Whisper
         true => Exec::composed(options.device.clone()),
         false => Exec::new(options.device.clone(), dtype),
     };
-    let kv = options.kv.unwrap_or(if format == Format::F32 { KvType::F32 } else { KvType::F16 });
+    // What a window gave is read at every step: beside weights of 8 bits it would be a third of all that is.
+    let kinds = match (options.kv, format) {
+        (Some(kv), _) => [kv; 2],
+        (None, Format::F32) => [KvType::F32; 2],
+        (None, Format::I8) => [KvType::F16, KvType::I8],
+        (None, _) => [KvType::F16; 2],
+    };
     let loader =
         Loader::new(weights.clone(), exec).activations(activations).observed(options.observer.clone());
     let encoder = Encoder::load(&config, &loader, &format!("{prefix}encoder"))?;
-    let decoder = TextDecoder::load(&config, &loader, &format!("{prefix}decoder"), head, kv)?;
+    let decoder = TextDecoder::load(&config, &loader, &format!("{prefix}decoder"), head, kinds)?;
 
     let tokens = tokenizer.and_then(|tokenizer| Tokens::new(tokenizer, config.vocab, multilingual));
     let alignment_heads = alignment_heads.unwrap_or_else(|| known_heads(&config));
