@@ -25,6 +25,7 @@ mod checkpoint;
 pub mod decoder;
 pub mod evaluate;
 mod hf_config;
+pub mod mlp;
 mod model;
 pub mod quantize;
 pub mod random;

@@ -5,6 +5,7 @@ mod gguf;
 mod gguf_tokenizer;
 mod job;
 mod memory;
+mod mlp;
 mod origin;
 mod recipe;
 mod report;
@@ -13,6 +14,7 @@ mod whisper;
 
 pub use self::folder::write_folder;
 pub use self::gguf::write_gguf;
+pub use self::mlp::write_mlp;
 pub use self::origin::Origin;
 pub use self::recipe::{Plan, Recipe, Step};
 pub use self::report::{Report, Written};

@@ -53,7 +53,7 @@ impl Recipe {
         [Some(self.target), self.head, self.embedding].into_iter().flatten()
     }
 
-    fn keeps(&self, name: &str) -> bool {
+    pub(super) fn keeps(&self, name: &str) -> bool {
         self.keep.iter().any(|pattern| means(pattern, name))
     }
 }
@@ -235,7 +235,7 @@ fn example(names: &[String]) -> String {
 }
 
 /// Whether a pattern means a tensor, with `.weight` or without.
-fn means(pattern: &str, name: &str) -> bool {
+pub(super) fn means(pattern: &str, name: &str) -> bool {
     matches(pattern, name) || name.strip_suffix(".weight").is_some_and(|base| matches(pattern, base))
 }
 
