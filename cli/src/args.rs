@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod train;
 mod transcribe;
 
 use std::path::PathBuf;
@@ -53,7 +54,8 @@ impl Cli {
 /// Binds an option to `CANDLE_ENGINE_` and its name. Positional words and lists of texts have none.
 fn with_env(arg: Arg) -> Arg {
     // The model has rules of its own: see `words::default_model`.
-    const WITHOUT: &[&str] = &["help", "version", "model", "stop", "logit-bias", "keep", "precise"];
+    const WITHOUT: &[&str] =
+        &["help", "version", "model", "stop", "logit-bias", "keep", "precise", "ignore", "categorical"];
     let Some(long) = arg.get_long().filter(|long| !WITHOUT.contains(long)) else { return arg };
     let name = format!("{ENV_PREFIX}{}", long.replace('-', "_").to_uppercase());
     let flag = matches!(arg.get_action(), ArgAction::SetTrue);
@@ -82,6 +84,8 @@ pub enum Command {
     Transcribe(Box<Transcribe>),
     Show(Show),
     Quantize(Quantize),
+    Train(Box<train::Train>),
+    Predict(train::Predict),
     #[cfg(feature = "hub")]
     Pull(Pull),
     #[cfg(feature = "hub")]
@@ -345,7 +349,9 @@ With --calibrate a text shows which inputs are large: these are made smaller, an
 (SmoothQuant), and of 4 bits the errors that matter are kept small.
 
 The destination appears only when it is complete. error is the root mean square of what was changed, relative to what \
-was there. --eval gives perplexity before and after, and the mean divergence of the predictions in nats per token.";
+was there. --eval gives perplexity before and after, and the mean divergence of the predictions in nats per token.
+
+A network that `train` made becomes int8 or int4; its --eval takes a table, and gives its accuracy before and after.";
 
 /// Convert a model to smaller numbers
 #[derive(Debug, Args)]

@@ -37,6 +37,11 @@ impl Progress {
         Self { ui: *ui, label: label.into(), unit, total, start: Instant::now(), first: None, drawn: None }
     }
 
+    /// Changes what stands before the bar.
+    pub fn label(&mut self, label: String) {
+        self.label = label;
+    }
+
     /// Says how much of the total is done.
     pub fn set(&mut self, done: u64) {
         let first = *self.first.get_or_insert(done);

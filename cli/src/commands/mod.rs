@@ -9,12 +9,14 @@ mod generate;
 mod hub;
 mod load;
 mod perplexity;
+mod predict;
 mod prompt;
 mod quantize;
 mod run;
 mod sampling;
 mod score;
 mod show;
+mod train;
 mod transcribe;
 
 use std::time::Instant;
@@ -43,6 +45,8 @@ pub fn run(cli: &Cli, start: Instant) -> Outcome {
         Command::Transcribe(args) => transcribe::run(args, &ui),
         Command::Show(args) => show::run(args, &ui),
         Command::Quantize(args) => quantize::run(args, &ui),
+        Command::Train(args) => train::run(args, &ui),
+        Command::Predict(args) => predict::run(args),
         #[cfg(feature = "hub")]
         Command::Pull(args) => hub::pull(args, &ui),
         #[cfg(feature = "hub")]

@@ -1,10 +1,13 @@
 //! `quantize`: converts a model to smaller numbers.
 
+mod mlp;
+
 use std::path::Path;
 use std::time::Instant;
 
 use candle_engine::kernels::threads::set_threads;
 use candle_engine_models::evaluate::{compare, Comparison, Windows};
+use candle_engine_models::mlp::Mlp;
 use candle_engine_models::quantize::{
     is_whisper, write_folder, write_gguf, write_whisper_folder, Calibration, Observer, Origin, Recipe,
     Report, Staged, Target,
@@ -67,6 +70,11 @@ pub fn run(args: &Quantize, ui: &Ui) -> Outcome {
         return Err(Failure::usage("--calibrate: only for a folder"));
     }
     let source = load::locate(&load::word(args.word.as_ref(), &args.model), ui)?;
+    if let Source::Folder(dir) = &source {
+        if Mlp::is_in(dir) {
+            return mlp::run(args, dir, ui);
+        }
+    }
     let recipe = recipe(args, is_gguf);
     if let Source::Folder(dir) = &source {
         if is_whisper(dir) {

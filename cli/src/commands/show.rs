@@ -1,11 +1,14 @@
 //! `show`: what a model is, also one that cannot be run.
 
+mod mlp;
+
 use std::path::PathBuf;
 
 use candle_engine::weights::{Stored, Weights};
 use candle_engine_models::blocks::{RopeConfig, Scaling};
 use candle_engine_models::decoder::DecoderConfig;
-use candle_engine_models::{totals, Checkpoint, FormatTotal};
+use candle_engine_models::mlp::Mlp;
+use candle_engine_models::{totals, Checkpoint, FormatTotal, Source};
 use candle_engine_quantization::{non_finite, tensors, Listed, NonFinite};
 use serde::Serialize;
 use serde_json::{json, Value};
@@ -69,7 +72,13 @@ struct CheckRow {
 
 pub fn run(args: &Show, ui: &Ui) -> Outcome {
     let word = load::word(args.word.as_ref(), &args.model);
-    let checkpoint = Checkpoint::open(&load::locate(&word, ui)?)?;
+    let source = load::locate(&word, ui)?;
+    if let Source::Folder(dir) = &source {
+        if Mlp::is_in(dir) {
+            return mlp::run(dir, args.json);
+        }
+    }
+    let checkpoint = Checkpoint::open(&source)?;
     let mut report = report(word, &checkpoint);
     if let Ok(weights) = &checkpoint.weights {
         report.tensors = args.tensors.then(|| tensors(&**weights).into_iter().map(TensorRow::from).collect());
