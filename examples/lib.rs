@@ -1,1 +1,2 @@
-//! Short programs on the public API: see `generate.rs`, `chat.rs` and `transcribe.rs` beside this file.
+//! Short programs on the public API: see `generate.rs`, `chat.rs`, `transcribe.rs`, `train_mlp.rs` and `spirals.rs`
+//! beside this file.
