@@ -51,7 +51,7 @@ pub fn log_mel(samples: &[f32], n_mels: usize) -> Mel {
 }
 
 impl Mel {
-    /// The decimal logarithms alone, at least −10: [`log_mel`] before [`Mel::normalize`].
+    /// The decimal logarithms alone, at least −10: [`log_mel()`] before [`Mel::normalize`].
     ///
     /// # Panics
     ///
