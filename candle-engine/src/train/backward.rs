@@ -128,7 +128,7 @@ impl Plan {
             if !params.get(id).trained {
                 continue;
             }
-            let mut kept = if keep || self.uses[id.0] > 1 { self.param_gradients[id.0].take() } else { None };
+            let mut kept = if keep || self.kept[id.0] { self.param_gradients[id.0].take() } else { None };
             let gradient = match &mut kept {
                 Some(gradient) if self.written[id.0] => Gradient::Add(gradient),
                 Some(gradient) => Gradient::Store(gradient),

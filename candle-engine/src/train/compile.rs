@@ -19,7 +19,7 @@ impl Plan {
         let mut plan = Self::new(graph, Some(loss.clone()), true, SplitMix64::new(params.count() as u64));
         let root = plan.held_by[loss.x.0];
         let count = params.ids().count();
-        (plan.uses, plan.written) = (vec![0; count], vec![false; count]);
+        (plan.kept, plan.written) = (vec![false; count], vec![false; count]);
         (plan.transposed, plan.param_gradients) = (vec![None; count], vec![None; count]);
 
         // What a parameter to be trained has a part in, then what of that the loss depends on.
@@ -38,8 +38,8 @@ impl Plan {
             }
             let node = &plan.nodes[n];
             for id in node.op.params().filter(|id| params.get(*id).trained) {
-                plan.uses[id.0] += 1;
-                reached.insert(id);
+                let again = !reached.insert(id);
+                plan.kept[id.0] |= again || !matches!(node.op, Op::Linear { .. });
             }
             for (i, x) in node.op.inputs().enumerate().filter(|(_, x)| trained[x.0]) {
                 plan.backward[n].add[i] = std::mem::replace(&mut seen[x.0], true);
@@ -130,7 +130,7 @@ impl Plan {
             transposed: Vec::new(),
             param_gradients: Vec::new(),
             written: Vec::new(),
-            uses: Vec::new(),
+            kept: Vec::new(),
             passes: 0,
             audit: None,
             rng,

@@ -42,8 +42,8 @@ pub struct Plan {
     pub(super) param_gradients: Vec<Option<Matrix>>,
     /// Whether a parameter's gradient holds something of the current update.
     pub(super) written: Vec<bool>,
-    /// How many nodes a parameter is used by.
-    pub(super) uses: Vec<usize>,
+    /// Whether a parameter's gradient is kept until the update: several nodes, or another than a linear layer, make it.
+    pub(super) kept: Vec<bool>,
     /// Backward passes since the last update.
     pub(super) passes: usize,
     /// What is to be done about parameters without gradient, until it has been done.
@@ -158,19 +158,11 @@ impl Plan {
     /// Where the gradients of parameters are kept that are not used up at once.
     fn allocate_gradients(&mut self, params: &Params, keep: bool) {
         for id in params.ids() {
-            let (param, uses) = (params.get(id), self.uses[id.0]);
-            let fused = !keep && uses == 1 && self.is_linear(id);
-            if param.trained && uses > 0 && !fused && self.param_gradients[id.0].is_none() {
+            let param = params.get(id);
+            if param.trained && (keep || self.kept[id.0]) && self.param_gradients[id.0].is_none() {
                 self.param_gradients[id.0] = Some(Matrix::zeros(param.value.rows(), param.value.cols()));
             }
         }
-    }
-
-    /// Whether a parameter belongs to a linear layer.
-    fn is_linear(&self, id: ParamId) -> bool {
-        self.nodes
-            .iter()
-            .any(|node| matches!(node.op, Op::Linear { .. }) && node.op.params().any(|p| p == id))
     }
 
     /// Updates the parameters whose gradients were kept.
