@@ -1,4 +1,4 @@
-//! The model that is compiled in: a small story-teller.
+//! The models that are compiled in: a small story-teller, and a small listener.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +17,14 @@ use crate::source::BUILTIN;
 const CONFIG: &[u8] = include_bytes!("../builtin/stories/config.json");
 const TOKENIZER: &[u8] = include_bytes!("../builtin/stories/tokenizer.json");
 const WEIGHTS: &[u8] = include_bytes!("../builtin/stories/model.safetensors");
+
+/// The listener: it writes down spoken numbers and short commands.
+pub(crate) mod listener {
+    pub(crate) const CONFIG: &[u8] = include_bytes!("../builtin/speech/config.json");
+    pub(crate) const GENERATION: &[u8] = include_bytes!("../builtin/speech/generation_config.json");
+    pub(crate) const TOKENIZER: &[u8] = include_bytes!("../builtin/speech/tokenizer.json");
+    pub(crate) const WEIGHTS: &[u8] = include_bytes!("../builtin/speech/model.safetensors");
+}
 
 /// What lies beside configuration and weights.
 const FILES: &[(&str, &[u8])] = &[

@@ -1,6 +1,10 @@
-//! The model that is compiled in, against what PyTorch says of it.
+//! The models that are compiled in: the story-teller against what PyTorch says of it, the listener on its sample.
 #![cfg(feature = "builtin")]
 
+use std::path::Path;
+
+use candle_engine::audio::Audio;
+use candle_engine_models::whisper::{TranscribeOptions, Whisper};
 use candle_engine_models::{GenerateOptions, LoadOptions, Model, SamplerOptions};
 use serde_json::Value;
 
@@ -43,4 +47,15 @@ fn the_same_seed_tells_the_same_story() {
     };
     assert_eq!(tell(1), tell(1));
     assert_ne!(tell(1), tell(2));
+}
+
+#[test]
+fn the_listener_writes_down_its_sample() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/audio/sample.wav");
+    let whisper = Whisper::open("builtin", &LoadOptions::default()).unwrap();
+    let recording = whisper.listen(Audio::open(sample).unwrap());
+    let segments = whisper.transcribe(recording, &TranscribeOptions::default()).unwrap();
+    let texts: Vec<String> = segments.map(|segment| segment.unwrap().text.trim().to_owned()).collect();
+    let said = ["turn on the kitchen light", "set a timer for twenty five minutes", "three seven one nine"];
+    assert_eq!(texts, said);
 }

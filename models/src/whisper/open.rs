@@ -8,6 +8,8 @@ use candle_core::DType;
 use candle_engine::kv::KvType;
 use candle_engine::ops::Exec;
 use candle_engine::text::Tokenizer;
+#[cfg(feature = "builtin")]
+use candle_engine::weights::MappedBytes;
 use candle_engine::weights::{Format, SafeTensors, Weights};
 use candle_engine::{Context, Error, Result};
 use candle_engine_quantization::compressed_tensors::Activations;
@@ -15,9 +17,12 @@ use candle_engine_quantization::Loader;
 
 use super::alignment_heads::known_heads;
 use super::{ggml, Encoder, TextDecoder, Tokens, Whisper, WhisperConfig};
+#[cfg(feature = "builtin")]
+use crate::builtin::listener;
 use crate::hf_config::HfConfig;
 use crate::model::hub;
 use crate::quantize::whisper_in_memory;
+use crate::source::BUILTIN;
 use crate::{LoadOptions, Source};
 
 /// What a container holds, before the stacks are built on it. Tensors have the names of the Hub's checkpoints.
@@ -75,9 +80,7 @@ impl Whisper {
             Source::Gguf(file) => {
                 return Err(Error::malformed(file, "expected a Whisper model, got a GGUF file"));
             }
-            Source::Builtin => {
-                return Err(Error::NotFound { what: "this build has no built-in Whisper model".into() })
-            }
+            Source::Builtin => (BUILTIN.into(), builtin()?),
         };
         let mut model = assemble(name.clone(), parts, options).at(&name)?;
         model.load_time = start.elapsed();
@@ -86,24 +89,45 @@ impl Whisper {
 }
 
 fn folder(dir: &Path, weights: SafeTensors) -> Result<Parts> {
-    let path = dir.join("config.json");
-    let hf = HfConfig::open(&path)?;
-    let config = WhisperConfig::from_hf(&hf).at(path.display())?;
-    let path = dir.join("generation_config.json");
-    let generation = if path.is_file() { Some(HfConfig::open(&path)?) } else { None };
-    let heads = match &generation {
-        Some(generation) => alignment_heads(generation).at(path.display())?,
-        None => None,
-    };
-    let multilingual = match generation.as_ref().filter(|g| g.get("is_multilingual").is_some()) {
-        Some(generation) => Some(generation.flag("is_multilingual", true).at(path.display())?),
-        None => None,
-    };
+    let generation = dir.join("generation_config.json");
+    let generation = if generation.is_file() { Some(HfConfig::open(&generation)?) } else { None };
+    let tokenizer = Tokenizer::from_file(&dir.join("tokenizer.json"));
+    parts(dir, &HfConfig::open(&dir.join("config.json"))?, generation.as_ref(), weights, tokenizer)
+}
+
+#[cfg(feature = "builtin")]
+fn builtin() -> Result<Parts> {
+    let generation = HfConfig::from_bytes(BUILTIN, listener::GENERATION)?;
+    let weights = SafeTensors::from_bytes(BUILTIN, MappedBytes::from(listener::WEIGHTS))?;
+    let tokenizer = Tokenizer::from_bytes(listener::TOKENIZER);
+    let config = HfConfig::from_bytes(BUILTIN, listener::CONFIG)?;
+    parts(BUILTIN.as_ref(), &config, Some(&generation), weights, tokenizer)
+}
+
+#[cfg(not(feature = "builtin"))]
+fn builtin() -> Result<Parts> {
+    Err(crate::model::no_builtin())
+}
+
+/// What a folder of the Hub's layout holds.
+fn parts(
+    dir: &Path,
+    hf: &HfConfig,
+    generation: Option<&HfConfig>,
+    weights: SafeTensors,
+    tokenizer: Result<Tokenizer>,
+) -> Result<Parts> {
+    let config = WhisperConfig::from_hf(hf).at(dir.join("config.json").display())?;
+    let place = dir.join("generation_config.json");
+    let heads = generation.map_or(Ok(None), alignment_heads).at(place.display())?;
+    let multilingual = generation.filter(|g| g.get("is_multilingual").is_some());
+    let multilingual =
+        multilingual.map(|g| g.flag("is_multilingual", true)).transpose().at(place.display())?;
     Ok(Parts {
         config,
         activations: hf.get("quantization_config").map(Activations::read).unwrap_or_default(),
         weights: Arc::new(weights),
-        tokenizer: Tokenizer::from_file(&dir.join("tokenizer.json")),
+        tokenizer,
         multilingual,
         alignment_heads: heads,
     })

@@ -13,7 +13,7 @@ from sound import RATE, speak
 
 VOICE = "en-us+adam"
 SENTENCES = ["turn on the kitchen light", "set a timer for twenty five minutes", "three seven one nine"]
-PAUSE = 0.6  # seconds
+PAUSE = 1.0  # seconds
 
 
 def main(out):
