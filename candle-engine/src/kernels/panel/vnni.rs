@@ -8,6 +8,21 @@ use std::ops::Range;
 use super::tile::TILE;
 use super::{Panel, Quantization, Tile, OCTET, QUAD};
 
+/// Runs `$body` with each `$t` below `$n`, at most [`TILE`], written out: in a loop, sums would lie in memory.
+macro_rules! each {
+    ($t:ident < $n:ident, $body:block) => {
+        each!($t < $n, $body, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
+    };
+    ($t:ident < $n:ident, $body:block, $($i:literal),*) => {
+        $(
+            if $i < $n {
+                let $t = $i;
+                $body
+            }
+        )*
+    };
+}
+
 /// Makes a module with `multiply`; `$lanes` rows a register, `$tokens` tokens at most at a time.
 macro_rules! level {
     ($name:ident, $features:literal, lanes = $lanes:literal, tokens = [$($tokens:literal),*],
@@ -58,7 +73,8 @@ macro_rules! level {
                 periods: Range<usize>,
                 y: &mut [[f32; ROWS]],
             ) {
-                assert!(first + T <= TILE && y.len() == T, "tokens of a tile");
+                assert!(first + T <= TILE, "tokens of a tile");
+                let y: &mut [[f32; ROWS]; T] = y.try_into().expect("numbers of so many tokens");
                 let (lines, _) = panel.lines.as_chunks::<{ ROWS / 16 }>();
                 let (scales, _) = panel.scales.as_chunks::<{ ROWS / OCTET }>();
                 let (mins, _) = panel.mins.as_chunks::<{ ROWS / OCTET }>();
@@ -72,43 +88,45 @@ macro_rules! level {
                 let each = lines.zip(quads.chunks(q.period / QUAD)).enumerate();
                 for (i, (lines, quads)) in each.take(periods.end).skip(periods.start) {
                     let mut acc = [[$zero(); 2]; T];
-                    for t in 0..T {
+                    each!(t < T, {
                         acc[t] = [$set(starts[i][first + t]); 2];
-                    }
+                    });
                     for (line, x) in lines.iter().zip(quads) {
                         // SAFETY: lines follow each other, and these hold two registers.
                         let w = unsafe {
                             let at: *const u8 = line.as_ptr().cast();
                             [$load(at.cast()), $load(at.add(QUAD * $lanes).cast())]
                         };
-                        for t in 0..T {
+                        each!(t < T, {
                             let x = $set(x[first + t]);
                             acc[t][0] = $dot(acc[t][0], w[0], x);
                             acc[t][1] = $dot(acc[t][1], w[1], x);
-                        }
+                        });
                     }
-                    let scales = scales[i].as_flattened();
+                    // SAFETY: two registers of numbers each.
+                    let (scales, mins) = unsafe {
+                        let scales = scales[i].as_flattened().as_ptr();
+                        let mins = if MIN { mins[i].as_flattened().as_ptr() } else { scales };
+                        ([$load_ps(scales), $load_ps(scales.add($lanes))], [$load_ps(mins), $load_ps(mins.add($lanes))])
+                    };
                     // The sums stay in memory: in registers from period to period they would drive out those of
                     // the integers.
                     let y = black_box(&mut *y);
-                    for t in 0..T {
+                    each!(t < T, {
                         let x_scale = $set_ps(x_scales[i][first + t]);
                         for h in 0..2 {
-                            let at = h * $lanes..(h + 1) * $lanes;
-                            let y = &mut y[t][at.clone()];
-                            // SAFETY: a register of the row's numbers each.
+                            let y = &mut y[t][h * $lanes..][..$lanes];
+                            // SAFETY: a register of the row's numbers.
                             unsafe {
-                                let scale = $mul($load_ps(scales[at.clone()].as_ptr()), x_scale);
                                 let before = if i == 0 { $zero_ps() } else { $load_ps(y.as_ptr()) };
-                                let mut sum = $fma($convert(acc[t][h]), scale, before);
+                                let mut sum = $fma($convert(acc[t][h]), $mul(scales[h], x_scale), before);
                                 if MIN {
-                                    let x_sum = $set_ps(x_sums[i][first + t]);
-                                    sum = $fma(x_sum, $load_ps(mins[i].as_flattened()[at].as_ptr()), sum);
+                                    sum = $fma($set_ps(x_sums[i][first + t]), mins[h], sum);
                                 }
                                 $store_ps(y.as_mut_ptr(), sum);
                             }
                         }
-                    }
+                    });
                     while let Some(outlier) = outliers.next_if(|o| o.input < (i + 1) * q.period) {
                         if (first..first + T).contains(&outlier.token) {
                             let y = &mut y[outlier.token - first];
