@@ -104,50 +104,61 @@ pub fn update(rule: &Rule, scale: f32, gradient: &mut Matrix, w: &mut Matrix, mo
     per_isa!(Isa::best(), kernel, (rule: &Rule, scale: f32, gradient: &mut [f32], w: &mut [f32], moments: [&mut [f32]; 2]));
 }
 
-/// Applies a rule to a piece of a parameter; `m` and `v` are as long as `w` where the rule uses them.
+/// Applies a rule to a piece of a parameter, whole registers of it; `m` and `v` are as long as `w` where the rule uses
+/// them, else empty.
 #[inline(always)]
 pub(super) fn apply<A: Arith>(arith: A, rule: &Rule, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
-    let n = w.len();
-    let g = &g[..n];
+    let all = |x: f32| arith.splat(x);
+    let fma = |a, b, c| arith.mul_add_v(a, b, c);
+    let wg = w.chunks_exact_mut(A::N).zip(g.chunks_exact(A::N));
+    let (mut m, v) = (m.chunks_exact_mut(A::N), v.chunks_exact_mut(A::N));
     match *rule {
         Rule::Sgd { lr, weight_decay, momentum, dampening, nesterov } => {
-            let grow = 1.0 - dampening;
-            if momentum == 0.0 {
-                for i in 0..n {
-                    w[i] = arith.mul_add(-lr, arith.mul_add(weight_decay, w[i], g[i]), w[i]);
+            let (down, decay, momentum) = (all(-lr), all(weight_decay), all(momentum));
+            let grow = all(1.0 - dampening);
+            for (w, g) in wg {
+                let old = arith.load(w);
+                let g = fma(decay, old, arith.load(g));
+                let mut step = g;
+                if let Some(m) = m.next() {
+                    step = fma(momentum, arith.load(m), arith.mul_v(grow, g));
+                    arith.store(step, m);
+                    if nesterov {
+                        step = fma(momentum, step, g);
+                    }
                 }
-            } else {
-                let m = &mut m[..n];
-                for i in 0..n {
-                    let g = arith.mul_add(weight_decay, w[i], g[i]);
-                    m[i] = arith.mul_add(momentum, m[i], grow * g);
-                    let step = if nesterov { arith.mul_add(momentum, m[i], g) } else { m[i] };
-                    w[i] = arith.mul_add(-lr, step, w[i]);
-                }
+                arith.store(fma(down, step, old), w);
             }
         }
         Rule::Adam { rate, root, beta2, grow: [grow1, grow2], eps, weight_decay, keep } => {
-            let (m, v) = (&mut m[..n], &mut v[..n]);
-            for i in 0..n {
-                let g = arith.mul_add(weight_decay, w[i], g[i]);
-                m[i] = arith.mul_add(grow1, g - m[i], m[i]);
-                v[i] = arith.mul_add(beta2, v[i], grow2 * g * g);
-                let step = m[i] / arith.mul_add(v[i].sqrt(), root, eps);
-                w[i] = arith.mul_add(-rate, step, w[i] * keep);
+            let (down, root, eps, keep) = (all(-rate), all(root), all(eps), all(keep));
+            let (beta2, decay, minus) = (all(beta2), all(weight_decay), all(-1.0));
+            let (grow1, grow2) = (all(grow1), all(grow2));
+            for (((w, g), m), v) in wg.zip(m).zip(v) {
+                let (old, first) = (arith.load(w), arith.load(m));
+                let g = fma(decay, old, arith.load(g));
+                let first = fma(grow1, fma(minus, first, g), first);
+                let second = fma(beta2, arith.load(v), arith.mul_v(arith.mul_v(grow2, g), g));
+                let step = arith.div_v(first, fma(arith.sqrt_v(second), root, eps));
+                arith.store(first, m);
+                arith.store(second, v);
+                arith.store(fma(down, step, arith.mul_v(old, keep)), w);
             }
         }
         Rule::RmsProp { lr, alpha, grow, eps, weight_decay, momentum } => {
-            let v = &mut v[..n];
-            for i in 0..n {
-                let g = arith.mul_add(weight_decay, w[i], g[i]);
-                v[i] = arith.mul_add(alpha, v[i], grow * g * g);
-                let step = g / (v[i].sqrt() + eps);
-                if momentum == 0.0 {
-                    w[i] = arith.mul_add(-lr, step, w[i]);
-                } else {
-                    m[i] = arith.mul_add(momentum, m[i], step);
-                    w[i] = arith.mul_add(-lr, m[i], w[i]);
+            let (down, decay, momentum) = (all(-lr), all(weight_decay), all(momentum));
+            let (alpha, grow, eps) = (all(alpha), all(grow), all(eps));
+            for ((w, g), v) in wg.zip(v) {
+                let old = arith.load(w);
+                let g = fma(decay, old, arith.load(g));
+                let second = fma(alpha, arith.load(v), arith.mul_v(arith.mul_v(grow, g), g));
+                arith.store(second, v);
+                let mut step = arith.div_v(g, arith.add_v(arith.sqrt_v(second), eps));
+                if let Some(m) = m.next() {
+                    step = fma(momentum, arith.load(m), step);
+                    arith.store(step, m);
                 }
+                arith.store(fma(down, step, old), w);
             }
         }
     }
