@@ -82,10 +82,24 @@ pub(crate) fn normal_cdf(arith: impl Arith, x: f32) -> f32 {
 }
 
 /// log₁₀ x of a positive normal number, within 2⁻²² of itself or of 1 where that is more; 38.53 at ∞.
-///
-/// x = 2ⁿ · m with m from √½ to √2, ln m = 2 artanh(s) with s = (m − 1) / (m + 1), by its series.
 #[inline(always)]
 pub(crate) fn log10(arith: impl Arith, x: f32) -> f32 {
+    let (n, ln_m) = log_parts(arith, x);
+    arith.mul_add(n, std::f32::consts::LOG10_2, ln_m * std::f32::consts::LOG10_E)
+}
+
+/// ln x of a positive normal number, within 2⁻²² of itself or of 1 where that is more; 88.72 at ∞.
+#[inline(always)]
+pub(crate) fn ln(arith: impl Arith, x: f32) -> f32 {
+    let (n, ln_m) = log_parts(arith, x);
+    arith.mul_add(n, std::f32::consts::LN_2, ln_m)
+}
+
+/// n and ln m, where x = 2ⁿ · m with m from √½ to √2.
+///
+/// ln m = 2 artanh(s) with s = (m − 1) / (m + 1), by its series.
+#[inline(always)]
+fn log_parts(arith: impl Arith, x: f32) -> (f32, f32) {
     const SQRT_HALF: i32 = std::f32::consts::FRAC_1_SQRT_2.to_bits() as i32;
     let bits = (x.to_bits() as i32).wrapping_sub(SQRT_HALF);
     let n = bits >> 23;
@@ -96,8 +110,7 @@ pub(crate) fn log10(arith: impl Arith, x: f32) -> f32 {
     let p = arith.mul_add(z, 2.0 / 9.0, 2.0 / 7.0);
     let p = arith.mul_add(z, p, 2.0 / 5.0);
     let p = arith.mul_add(z, p, 2.0 / 3.0);
-    let ln_m = s * arith.mul_add(z, p, 2.0);
-    arith.mul_add(n as f32, std::f32::consts::LOG10_2, ln_m * std::f32::consts::LOG10_E)
+    (n as f32, s * arith.mul_add(z, p, 2.0))
 }
 
 #[cfg(test)]
@@ -126,6 +139,7 @@ mod tests {
     over_slice!(tanh, super::tanh);
     over_slice!(normal_cdf, super::normal_cdf);
     over_slice!(log10, super::log10);
+    over_slice!(ln, super::ln);
 
     /// Every 997th float of either sign.
     fn dense() -> impl Iterator<Item = Vec<f32>> {
@@ -205,18 +219,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn log10_keeps_its_bound() {
+    fn assert_logarithm(f: fn(Isa, &[f32]) -> Vec<f32>, truth: fn(f64) -> f64, at_infinity: f32) {
         for isa in Isa::available() {
             for x in dense() {
                 let x: Vec<f32> = x.into_iter().filter(|x| x.is_normal() && *x > 0.0).collect();
-                for (&x, y) in x.iter().zip(log10(isa, &x)) {
-                    let want = f64::from(x).log10();
+                for (&x, y) in x.iter().zip(f(isa, &x)) {
+                    let want = truth(f64::from(x));
                     let bound = 2f64.powi(-22) * want.abs().max(1.0);
-                    assert!((f64::from(y) - want).abs() <= bound, "{isa}: log10({x}) = {y}");
+                    assert!((f64::from(y) - want).abs() <= bound, "{isa}: {y}, not {want}, at {x}");
                 }
             }
-            assert!((log10(isa, &[f32::INFINITY])[0] - 38.53).abs() < 0.01, "{isa}");
+            assert!((f(isa, &[f32::INFINITY])[0] - at_infinity).abs() < 0.01, "{isa}");
         }
+    }
+
+    #[test]
+    fn logarithms_keep_their_bound() {
+        assert_logarithm(log10, f64::log10, 38.53);
+        assert_logarithm(ln, f64::ln, 88.72);
     }
 }

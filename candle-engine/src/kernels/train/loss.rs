@@ -1,8 +1,10 @@
 //! Losses and their gradients.
 
+use std::ops::Range;
+
 use super::matrix::Matrix;
-use crate::kernels::lanes::{per_isa, Arith};
-use crate::kernels::math::exp;
+use crate::kernels::lanes::{per_isa, Arith, LANES};
+use crate::kernels::math::{exp, ln};
 use crate::kernels::Isa;
 
 /// How a cross-entropy counts, as PyTorch's does.
@@ -44,7 +46,7 @@ pub(super) fn softmax_cross_entropy_on(
     assert_eq!(labels.len(), rows, "cross_entropy: labels");
     assert_eq!((gradient.rows(), gradient.cols()), (rows, classes), "cross_entropy: gradient");
     assert!(
-        labels.iter().all(|&label| (label as usize) < classes),
+        labels.iter().fold(true, |fine, &label| fine & ((label as usize) < classes)),
         "cross_entropy: a label of {classes} classes"
     );
     assert!(how.weights.is_empty() || how.weights.len() == classes, "cross_entropy: weights");
@@ -54,6 +56,7 @@ pub(super) fn softmax_cross_entropy_on(
     loss
 }
 
+/// Sixteen rows at a time, one in each lane.
 #[inline(always)]
 fn kernel<A: Arith>(
     arith: A,
@@ -65,53 +68,112 @@ fn kernel<A: Arith>(
 ) {
     let (classes, width, panels) = (logits.cols(), logits.width(), logits.panels());
     let weight = |class: usize| how.weights.get(class).copied().unwrap_or(1.0);
-    let total: f32 = labels.iter().map(|&label| weight(label as usize)).sum();
-    let all: f32 = (0..classes).map(weight).sum();
+    let (total, all) = if how.weights.is_empty() {
+        (labels.len() as f32, classes as f32)
+    } else {
+        (labels.iter().map(|&label| weight(label as usize)).sum(), how.weights.iter().sum())
+    };
     let (sharp, smooth) = (1.0 - how.label_smoothing, how.label_smoothing / classes as f32);
     let mut sum_of_losses = 0.0;
-    for (row, &label) in labels.iter().enumerate() {
-        let label = label as usize;
-        // The row's part of each panel, without the padding.
-        let part = |panel: usize| {
-            let first = (panel * logits.rows() + row) * width;
-            first..first + width.min(classes - panel * width)
-        };
-        let mut largest = f32::NEG_INFINITY;
-        for panel in 0..panels {
-            for &x in &logits.data()[part(panel)] {
-                // A number that is none wins, so that it shows in the loss.
-                largest = if x > largest || x.is_nan() { x } else { largest };
+    for (block, labels) in labels.chunks(LANES).enumerate() {
+        let rows = block * LANES..block * LANES + labels.len();
+        let mut largest = [f32::NEG_INFINITY; LANES];
+        for first in (0..classes).step_by(GROUP) {
+            for x in columns(arith, logits, &rows, first).iter().take(classes - first) {
+                for (largest, &x) in largest.iter_mut().zip(x) {
+                    // A number that is none wins, so that it shows in the loss.
+                    *largest = if x > *largest || x.is_nan() { x } else { *largest };
+                }
             }
         }
-        let (mut sum, mut smoothed) = (0.0, 0.0);
-        for panel in 0..panels {
-            let (x, out) = (&logits.data()[part(panel)], &mut gradient.data_mut()[part(panel)]);
-            for (out, x) in out.iter_mut().zip(x) {
-                *out = exp(arith, *x - largest);
+        let (mut sums, mut smoothed) = ([0.0; LANES], [0.0; LANES]);
+        for first in (0..classes).step_by(GROUP) {
+            let mut group = columns(arith, logits, &rows, first);
+            for (class, x) in (first..).zip(&mut group) {
+                if class >= classes {
+                    x.fill(0.0);
+                    continue;
+                }
+                let share = smooth * weight(class);
+                for l in 0..LANES {
+                    let below = x[l] - largest[l];
+                    x[l] = exp(arith, below);
+                    sums[l] += x[l];
+                    smoothed[l] += share * below;
+                }
             }
-            sum += out.iter().sum::<f32>();
-            if smooth != 0.0 {
-                let weights = (panel * width..).map(weight);
-                smoothed += x.iter().zip(weights).map(|(x, weight)| weight * (*x - largest)).sum::<f32>();
-            }
+            set_columns(arith, &group, gradient, &rows, first);
         }
-        let log = sum.ln();
-        let target = logits.data()[logits.at(row, label)] - largest;
-        sum_of_losses += sharp * weight(label) * (log - target) + smooth * (all * log - smoothed);
-        // d/dx = p · (sharp · w_y + smooth · Σ w) − sharp · w_y · [y] − smooth · w
-        let scale = (sharp * weight(label) + smooth * all) / (sum * total);
-        for panel in 0..panels {
-            let out = &mut gradient.data_mut()[part(panel)];
-            out.iter_mut().for_each(|out| *out *= scale);
-            if smooth != 0.0 {
-                let weights = (panel * width..).map(weight);
-                out.iter_mut().zip(weights).for_each(|(out, weight)| *out -= smooth * weight / total);
+        let mut logs = [0.0; LANES];
+        logs.iter_mut().zip(sums).for_each(|(log, sum)| *log = ln(arith, sum));
+        for (l, (row, &label)) in rows.zip(labels).enumerate() {
+            let (label, at) = (label as usize, logits.at(row, label as usize));
+            let target = logits.data()[at] - largest[l];
+            sum_of_losses +=
+                sharp * weight(label) * (logs[l] - target) + smooth * all * logs[l] - smoothed[l];
+            // d/dx = p · (sharp · w_y + smooth · Σ w) − sharp · w_y · [y] − smooth · w
+            let scale = (sharp * weight(label) + smooth * all) / (sums[l] * total);
+            for panel in 0..panels {
+                let out = &mut gradient.data_mut()[(panel * logits.rows() + row) * width..][..width];
+                out.iter_mut().for_each(|out| *out *= scale);
+                if smooth != 0.0 {
+                    let classes = panel * width..classes;
+                    out.iter_mut()
+                        .zip(classes)
+                        .for_each(|(out, class)| *out -= smooth * weight(class) / total);
+                }
             }
+            gradient.data_mut()[at] -= sharp * weight(label) / total;
         }
-        let at = gradient.at(row, label);
-        gradient.data_mut()[at] -= sharp * weight(label) / total;
     }
     *loss = sum_of_losses / total;
+}
+
+/// Columns that are read together.
+const GROUP: usize = 8;
+
+/// Columns from `first` on, of up to sixteen rows; lanes of no row hold what the last row does.
+#[inline(always)]
+fn columns<A: Arith>(arith: A, x: &Matrix, rows: &Range<usize>, first: usize) -> [[f32; LANES]; GROUP] {
+    let mut columns = [[0.0; LANES]; GROUP];
+    if rows.len() == LANES {
+        for half in [0, GROUP] {
+            let from = &x.data()[x.at(rows.start + half, first)..];
+            arith.transpose_8x8(from, x.width(), &mut columns.as_flattened_mut()[half..], LANES);
+        }
+    } else {
+        for (c, column) in columns.iter_mut().enumerate().take(x.cols() - first) {
+            for (l, to) in column.iter_mut().enumerate() {
+                *to = x.data()[x.at(rows.end.min(rows.start + l + 1) - 1, first + c)];
+            }
+        }
+    }
+    columns
+}
+
+/// The reverse of [`columns`].
+#[inline(always)]
+fn set_columns<A: Arith>(
+    arith: A,
+    columns: &[[f32; LANES]; GROUP],
+    x: &mut Matrix,
+    rows: &Range<usize>,
+    first: usize,
+) {
+    let width = x.width();
+    if rows.len() == LANES {
+        for half in [0, GROUP] {
+            let at = x.at(rows.start + half, first);
+            arith.transpose_8x8(&columns.as_flattened()[half..], LANES, &mut x.data_mut()[at..], width);
+        }
+    } else {
+        for (c, column) in columns.iter().enumerate() {
+            for (row, from) in rows.clone().zip(column) {
+                let at = x.at(row, first + c);
+                x.data_mut()[at] = *from;
+            }
+        }
+    }
 }
 
 /// A loss of numbers against target numbers, the mean over all of them.
