@@ -4,7 +4,7 @@ use std::mem::take;
 
 use super::graph::Op;
 use super::optimizer::Optimizer;
-use super::params::{ParamId, Params};
+use super::params::{Layout, ParamId, Params};
 use super::plan::{Backward, Plan};
 use crate::kernels::train::{self as kernels, Activation, Epilogue, Gradient, Matrix};
 
@@ -93,12 +93,6 @@ impl Plan {
 
     /// The gradient of a linear layer's input.
     fn input_gradient(&mut self, x: usize, weight: ParamId, dy: &Matrix, add: bool, params: &Params) {
-        let param = params.get(weight);
-        let Some((version, transposed)) = &mut self.transposed[weight.0] else { return };
-        if *version != param.version {
-            kernels::transpose(&param.value, transposed);
-            *version = param.version;
-        }
         let mut dx = take(&mut self.gradients[x]);
         let epilogue = match self.nodes[x].op {
             _ if add => Epilogue::Add,
@@ -108,7 +102,12 @@ impl Plan {
             Op::Linear { act: Some(_), .. } if self.backward[x].sloped => Epilogue::Scale(&self.saved[x]),
             _ => Epilogue::None,
         };
-        kernels::product(dy.view(), transposed, epilogue, &mut dx);
+        let weight = params.get(weight);
+        let product = match weight.layout {
+            Layout::Transposed => kernels::product_transposed,
+            Layout::Rows => kernels::product,
+        };
+        product(dy.view(), &weight.value, epilogue, &mut dx);
         self.gradients[x] = dx;
     }
 
@@ -129,19 +128,22 @@ impl Plan {
                 continue;
             }
             let mut kept = if keep || self.kept[id.0] { self.param_gradients[id.0].take() } else { None };
+            let layout = params.get(id).layout;
             let gradient = match &mut kept {
                 Some(gradient) if self.written[id.0] => Gradient::Add(gradient),
                 Some(gradient) => Gradient::Store(gradient),
                 None => {
-                    let param = params.change(id);
-                    let rule = optimizer.rule(&param.name);
+                    let param = params.get_mut(id);
+                    let rule = optimizer.rule(id);
                     Gradient::Update { rule, w: &mut param.value, moments: optimizer.moments(id) }
                 }
             };
-            if id == weight {
-                kernels::weight_gradient(self.view(super::Var(x)), dy, gradient);
-            } else {
-                kernels::bias_gradient(dy, gradient);
+            match (id == weight, layout) {
+                (true, Layout::Transposed) => {
+                    kernels::weight_gradient(self.view(super::Var(x)), dy, gradient)
+                }
+                (true, Layout::Rows) => kernels::weight_gradient(dy.view(), &self.values[x], gradient),
+                (false, _) => kernels::bias_gradient(dy, gradient),
             }
             if kept.is_some() {
                 self.param_gradients[id.0] = kept;

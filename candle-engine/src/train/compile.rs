@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::audit::{self, Audit};
 use super::graph::{Graph, Loss, Node, Op, Var};
-use super::params::Params;
+use super::params::{few_outputs, Params};
 use super::plan::{Backward, Plan};
 use crate::kernels::train::{Activation, Matrix};
 use crate::text::sampler::SplitMix64;
@@ -20,7 +20,7 @@ impl Plan {
         let root = plan.held_by[loss.x.0];
         let count = params.ids().count();
         (plan.kept, plan.written) = (vec![false; count], vec![false; count]);
-        (plan.transposed, plan.param_gradients) = (vec![None; count], vec![None; count]);
+        plan.param_gradients = vec![None; count];
 
         // What a parameter to be trained has a part in, then what of that the loss depends on.
         let mut trained = vec![false; plan.nodes.len()];
@@ -46,12 +46,6 @@ impl Plan {
                 plan.backward[x.0].needed = true;
             }
             plan.gradients[n] = Matrix::zeros(node.rows, node.cols);
-            if let Op::Linear { x, weight, .. } = node.op {
-                if trained[x.0] && plan.transposed[weight.0].is_none() {
-                    let w = &params.get(weight).value;
-                    plan.transposed[weight.0] = Some((u64::MAX, Matrix::zeros(w.cols(), w.rows())));
-                }
-            }
         }
         if params.ids().all(|id| !params.get(id).trained) {
             return Err(Error::Input("there is no parameter to be trained".into()));
@@ -84,9 +78,12 @@ impl Plan {
             .iter()
             .map(|node| if matches!(node.op, Op::Input) { none() } else { matrix(node) })
             .collect();
-        for node in nodes.iter().filter(|node| !matches!(node.op, Op::Linear { .. })) {
+        for node in &nodes {
             for x in node.op.inputs().filter(|x| matches!(nodes[x.0].op, Op::Input)) {
-                values[x.0] = matrix(&nodes[x.0]);
+                // Most linear layers read an input as it lies.
+                if !matches!(node.op, Op::Linear { .. }) || few_outputs(nodes[x.0].cols, node.cols) {
+                    values[x.0] = matrix(&nodes[x.0]);
+                }
             }
         }
         if let Some(loss) = &loss {
@@ -127,7 +124,6 @@ impl Plan {
             held_by,
             loss,
             training,
-            transposed: Vec::new(),
             param_gradients: Vec::new(),
             written: Vec::new(),
             kept: Vec::new(),

@@ -3,7 +3,7 @@
 use std::mem::take;
 
 use super::graph::{LossKind, Op, Var};
-use super::params::{ParamId, Params};
+use super::params::{Layout, ParamId, Params};
 use super::plan::Plan;
 use crate::kernels::train::{self as kernels, Activation, Epilogue, View};
 
@@ -34,7 +34,11 @@ impl Plan {
                     (Some(bias), _) => Epilogue::Bias(value(bias).data()),
                     (None, _) => Epilogue::None,
                 };
-                kernels::product(self.view(x), value(weight), epilogue, &mut out);
+                let product = match params.get(weight).layout {
+                    Layout::Transposed => kernels::product,
+                    Layout::Rows => kernels::product_transposed,
+                };
+                product(self.view(x), value(weight), epilogue, &mut out);
                 match act {
                     Some(Activation::Relu) if bias.is_none() => kernels::relu(&mut out),
                     Some(Activation::Relu) | None => {}

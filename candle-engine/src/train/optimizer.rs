@@ -60,6 +60,10 @@ pub struct Optimizer {
     /// Updates so far.
     steps: u64,
     moments: Vec<[Matrix; 2]>,
+    /// How the next update changes each group, and behind them what no group holds.
+    rules: Vec<Rule>,
+    /// The rule of each parameter.
+    rule_of: Vec<usize>,
 }
 
 /// Parameters, by their names, whose learning rate or decay differs.
@@ -89,6 +93,8 @@ impl Optimizer {
             accumulate: 1,
             steps: 0,
             moments: Vec::new(),
+            rules: Vec::new(),
+            rule_of: Vec::new(),
         }
     }
 
@@ -163,11 +169,18 @@ impl Optimizer {
         self.plateau.report(&self.schedule, measure);
     }
 
-    /// Allocates the state for a network's parameters, once.
+    /// Makes ready for a step: allocates the state for a network's parameters, once, and sets the rules.
     pub(super) fn prepare(&mut self, params: &Params) {
-        if !self.moments.is_empty() {
-            return;
+        if self.moments.is_empty() {
+            self.allocate(params);
         }
+        self.rules.clear();
+        for group in 0..=self.groups.len() {
+            self.rules.push(self.rule_of_group(self.groups.get(group)));
+        }
+    }
+
+    fn allocate(&mut self, params: &Params) {
         let used = match self.method {
             Method::Sgd { momentum, .. } => [momentum != 0.0, false],
             Method::Adam { .. } | Method::AdamW { .. } => [true, true],
@@ -188,11 +201,20 @@ impl Optimizer {
                     })
                 })
                 .collect();
+        self.rule_of = params
+            .names()
+            .map(|name| {
+                self.groups.iter().rposition(|group| (group.names)(name)).unwrap_or(self.groups.len())
+            })
+            .collect();
     }
 
-    /// How the next update changes a parameter.
-    pub(super) fn rule(&self, name: &str) -> Rule {
-        let group = self.groups.iter().rev().find(|group| (group.names)(name));
+    /// How this step's update changes a parameter.
+    pub(super) fn rule(&self, id: ParamId) -> Rule {
+        self.rules[self.rule_of[id.0]]
+    }
+
+    fn rule_of_group(&self, group: Option<&Group>) -> Rule {
         let (factor, weight_decay) =
             group.map_or((1.0, self.weight_decay), |g| (g.lr_factor, g.weight_decay));
         let lr = self.lr() * factor;

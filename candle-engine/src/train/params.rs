@@ -27,18 +27,16 @@ pub(super) struct Param {
     pub name: String,
     /// As in a checkpoint: `[out, in]`, `[entries, n]` or `[n]`.
     shape: Vec<usize>,
-    layout: Layout,
-    /// A layer's weights `[in, out]`, a table `[entries, n]`, or `[1, n]`.
+    pub layout: Layout,
+    /// A layer's weights `[in, out]` (`[out, in]` where [`few_outputs`]), a table `[entries, n]`, or `[1, n]`.
     pub value: Matrix,
     pub trained: bool,
-    /// Counts the changes of the value.
-    pub version: u64,
 }
 
 /// How a parameter lies in memory, against the checkpoint's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// A layer's weights, inputs first.
+    /// Most layers' weights, inputs first.
     Transposed,
     /// As in the checkpoint.
     Rows,
@@ -59,7 +57,8 @@ impl Params {
         init: Init,
     ) -> Result<ParamId> {
         let numbers = init.numbers(out * inputs, inputs, out, &mut self.rng);
-        self.add(name, vec![out, inputs], Layout::Transposed, numbers)
+        let layout = if few_outputs(inputs, out) { Layout::Rows } else { Layout::Transposed };
+        self.add(name, vec![out, inputs], layout, numbers)
     }
 
     /// Adds a table `[entries, n]`.
@@ -97,7 +96,7 @@ impl Params {
         }
         let (rows, cols) = matrix_shape(&shape, layout);
         let value = Matrix::zeros(rows, cols);
-        self.list.push(Param { name, shape, layout, value, trained: true, version: 0 });
+        self.list.push(Param { name, shape, layout, value, trained: true });
         let id = ParamId(self.list.len() - 1);
         self.set_rows(id, &numbers);
         Ok(id)
@@ -139,7 +138,6 @@ impl Params {
                 param.value.set_rows(&transposed(x, param.value.cols(), param.value.rows()))
             }
         }
-        param.version += 1;
     }
 
     /// Replaces a parameter's numbers, row by row as in a checkpoint.
@@ -210,16 +208,19 @@ impl Params {
         &self.list[id.0]
     }
 
-    /// A parameter that is about to change.
-    pub(super) fn change(&mut self, id: ParamId) -> &mut Param {
-        let param = &mut self.list[id.0];
-        param.version += 1;
-        param
+    pub(super) fn get_mut(&mut self, id: ParamId) -> &mut Param {
+        &mut self.list[id.0]
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = ParamId> {
         (0..self.list.len()).map(ParamId)
     }
+}
+
+/// Whether a layer's weights lie with outputs first: as columns of a panel, few outputs would be padding for the most
+/// part.
+pub(super) fn few_outputs(inputs: usize, outputs: usize) -> bool {
+    outputs <= 4 && inputs >= 16
 }
 
 /// Rows and columns in memory.

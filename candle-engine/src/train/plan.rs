@@ -36,8 +36,6 @@ pub struct Plan {
     /// How each node takes part in the backward pass.
     pub(super) backward: Vec<Backward>,
 
-    /// Weights with outputs first, for the gradient of a layer's input, and the version that they were taken from.
-    pub(super) transposed: Vec<Option<(u64, Matrix)>>,
     /// Gradients of parameters, where they are kept.
     pub(super) param_gradients: Vec<Option<Matrix>>,
     /// Whether a parameter's gradient holds something of the current update.
@@ -182,8 +180,8 @@ impl Plan {
                 continue;
             }
             let (id, gradient) = (ParamId(i), self.param_gradients[i].as_mut());
-            let param = params.change(id);
-            let rule = optimizer.rule(&param.name);
+            let param = params.get_mut(id);
+            let rule = optimizer.rule(id);
             if let Some(gradient) = gradient {
                 kernels::update(&rule, scale, gradient, &mut param.value, optimizer.moments(id));
             }
@@ -197,7 +195,7 @@ impl Plan {
         for (node, stats) in self.nodes.iter().zip(&self.scales) {
             let Op::BatchNorm { running, momentum, .. } = node.op else { continue };
             for (id, new) in running.into_iter().zip(stats.chunks_exact(node.cols).skip(1)) {
-                let old = params.change(id).value.data_mut().iter_mut();
+                let old = params.get_mut(id).value.data_mut().iter_mut();
                 old.zip(new).for_each(|(old, new)| *old += momentum * (new - *old));
             }
         }
@@ -205,7 +203,9 @@ impl Plan {
 
     fn check_ids(&self) -> Result<()> {
         for (ids, node) in self.ids.iter().zip(&self.ids_nodes) {
-            if let Some(row) = ids.iter().position(|id| *id >= node.limit) {
+            // All are looked at, without a branch: a loop of vector code.
+            if ids.iter().fold(false, |bad, id| bad | (*id >= node.limit)) {
+                let row = ids.iter().position(|id| *id >= node.limit).unwrap_or(0);
                 let (label, limit, got) = (&node.label, node.limit, ids[row]);
                 return Err(Error::Input(format!(
                     "`{label}`, row {row}: expected a number below {limit}, got {got}"

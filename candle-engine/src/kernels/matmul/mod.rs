@@ -5,7 +5,7 @@
 //! whatever the number of tokens, the token's place among them, the thread count and what it is fused with.
 
 mod driver;
-mod prefetch;
+pub(super) mod prefetch;
 mod scalar;
 mod tiles;
 #[macro_use]

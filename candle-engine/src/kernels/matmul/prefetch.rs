@@ -7,7 +7,7 @@ macro_rules! prefetch {
     ($(#[$doc:meta])* $name:ident, $x86:ident, $arm:literal) => {
         $(#[$doc])*
         #[inline(always)]
-        pub(super) fn $name(at: *const u8) {
+        pub(in crate::kernels) fn $name(at: *const u8) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a hint, of no effect where there is nothing to read.
             unsafe {

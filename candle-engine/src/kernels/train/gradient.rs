@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::matrix::{Matrix, View};
+use super::matrix::{Matrix, View, NARROW, WIDE};
 use super::product::{blocks, tasks_of};
-use super::tile::{multiply, rows, Operands};
+use super::tile::{cover, multiply, Operands, Tiles};
 use super::update::{self, Rule};
 use crate::kernels::lanes::{per_isa, Arith};
+use crate::kernels::matmul::prefetch::prefetch;
 use crate::kernels::threads::Disjoint;
 use crate::kernels::Isa;
 
@@ -67,12 +68,19 @@ pub fn bias_gradient(dy: &Matrix, to: Gradient) {
 pub(super) fn bias_gradient_on(isa: Isa, dy: &Matrix, to: Gradient) {
     #[inline(always)]
     fn kernel<A: Arith>(arith: A, dy: &[f32], width: usize, part: &mut Part) {
-        let mut sums = [0.0; TILE];
-        let sums = &mut sums[..width];
-        for row in dy.chunks_exact(width) {
-            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        let mut tile = [0.0; WIDE];
+        for col in (0..width).step_by(A::N) {
+            // Four chains, so that no sum waits for the last.
+            let mut sums = [arith.splat(0.0); 4];
+            for rows in dy.chunks(4 * width) {
+                for (sum, row) in sums.iter_mut().zip(rows.chunks_exact(width)) {
+                    *sum = arith.add_v(*sum, arith.load(&row[col..]));
+                }
+            }
+            let [a, b, c, d] = sums;
+            arith.store(arith.add_v(arith.add_v(a, b), arith.add_v(c, d)), &mut tile[col..]);
         }
-        part.take(arith, 0, sums);
+        part.take(arith, 0, &tile[..width]);
     }
     let to = Target::new(to, (1, dy.cols()));
     let width = dy.width();
@@ -139,6 +147,21 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// Asks for the memory that [`Self::take`] will need.
+    #[inline(always)]
+    fn fetch(&self, first: usize, len: usize) {
+        let Some((_, m, v)) = &self.rule else { return };
+        for at in (first..first + len).step_by(NARROW) {
+            prefetch(self.out.as_ptr().wrapping_add(at).cast());
+            if !m.is_empty() {
+                prefetch(m.as_ptr().wrapping_add(at).cast());
+            }
+            if !v.is_empty() {
+                prefetch(v.as_ptr().wrapping_add(at).cast());
+            }
+        }
+    }
+
     /// Takes in a piece of the gradient, which begins at `first`.
     #[inline(always)]
     fn take<A: Arith>(&mut self, arith: A, first: usize, gradient: &[f32]) {
@@ -180,56 +203,48 @@ struct Job<'a> {
 
 #[inline(always)]
 fn run<A: Arith>(arith: A, job: &Job, part: &mut Part) {
-    let mut row = 0;
-    while row < job.rows.len() {
-        row += match job.rows.len() - row {
-            8.. if rows::<A>() == 8 => job.tile::<8, A>(arith, row, part),
-            4.. => job.tile::<4, A>(arith, row, part),
-            2.. => job.tile::<2, A>(arith, row, part),
-            _ => job.tile::<1, A>(arith, row, part),
-        };
-    }
+    cover(arith, job.rows.len(), &mut Rows { job, part, tile: [0.0; TILE] });
 }
 
-impl Job<'_> {
-    /// `R` inputs from `row` of the job's on.
+/// A job under way.
+struct Rows<'a, 'b> {
+    job: &'a Job<'a>,
+    part: &'a mut Part<'b>,
+    tile: [f32; TILE],
+}
+
+impl<A: Arith> Tiles<A> for Rows<'_, '_> {
     #[inline(always)]
-    fn tile<const R: usize, A: Arith>(&self, arith: A, row: usize, part: &mut Part) -> usize {
-        let mut tile = [0.0; TILE];
-        let tile = &mut tile[..R * self.width];
-        if self.width >= 2 * A::N {
-            (0..self.width).step_by(2 * A::N).for_each(|col| self.columns::<R, 2, A>(arith, row, col, tile));
-        } else {
-            self.columns::<R, 1, A>(arith, row, 0, tile);
-        }
-        part.take(arith, row * self.width, tile);
-        R
+    fn width(&self) -> usize {
+        self.job.width
     }
 
-    /// `P` registers of columns from `col` of the panel on.
     #[inline(always)]
-    fn columns<const R: usize, const P: usize, A: Arith>(
-        &self,
-        arith: A,
-        row: usize,
-        col: usize,
-        tile: &mut [f32],
-    ) {
-        let x = self.x;
+    fn columns<const R: usize, const P: usize>(&mut self, arith: A, row: usize, col: usize) {
+        let Job { x, dy, ref rows, width } = *self.job;
+        if col == 0 {
+            self.part.fetch(row * width, R * width);
+        }
         let mut sums = [[arith.splat(0.0); P]; R];
         let operands = Operands {
-            x: &x.data[x.at(0, self.rows.start + row)..],
+            x: &x.data[x.at(0, rows.start + row)..],
             x_row: 1,
             x_step: x.row,
-            y: &self.dy[col..],
-            y_step: self.width,
+            y: &dy[col..],
+            y_step: width,
             steps: x.rows,
         };
         multiply(arith, operands, &mut sums);
         for (r, sums) in sums.iter().enumerate() {
             for (p, sum) in sums.iter().enumerate() {
-                arith.store(*sum, &mut tile[r * self.width + col + p * A::N..]);
+                arith.store(*sum, &mut self.tile[r * width + col + p * A::N..]);
             }
         }
+    }
+
+    #[inline(always)]
+    fn complete<const R: usize>(&mut self, arith: A, row: usize) {
+        let width = self.job.width;
+        self.part.take(arith, row * width, &self.tile[..R * width]);
     }
 }

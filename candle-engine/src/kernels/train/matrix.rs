@@ -1,15 +1,16 @@
 //! Matrices of the tape.
 
 use std::fmt;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use crate::kernels::rows::TASK;
-use crate::kernels::threads::parallel_chunks;
+use crate::kernels::lanes::Arith;
 
 /// Columns of a panel: two registers of AVX-512, four of AVX2, eight of NEON.
-const WIDE: usize = 32;
+pub(super) const WIDE: usize = 32;
 
 /// Columns of the only panel of a matrix that has no more.
-const NARROW: usize = 16;
+pub(super) const NARROW: usize = 16;
 
 /// A matrix `[rows, cols]` in panels of columns: `[panels][rows, width]`.
 ///
@@ -24,7 +25,7 @@ pub struct Matrix {
 /// A cache line: a panel's row is one or two of them.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; NARROW]);
+pub(super) struct Line([f32; NARROW]);
 
 impl Matrix {
     /// A matrix of zeros.
@@ -103,7 +104,8 @@ impl Matrix {
     #[inline(always)]
     pub fn at(&self, row: usize, col: usize) -> usize {
         let width = self.width();
-        (col / width * self.rows + row) * width + col % width
+        // A power of two: no division.
+        ((col >> width.trailing_zeros()) * self.rows + row) * width + (col & (width - 1))
     }
 
     /// The panels, one after the other.
@@ -153,7 +155,7 @@ pub struct View<'a> {
     pub(super) data: &'a [f32],
     pub(super) rows: usize,
     pub(super) cols: usize,
-    /// Columns that lie side by side.
+    /// Columns that lie side by side, a power of two.
     pub(super) width: usize,
     /// From a row to the next.
     pub(super) row: usize,
@@ -176,33 +178,43 @@ impl<'a> View<'a> {
     /// Where a number lies.
     #[inline(always)]
     pub(super) fn at(&self, row: usize, col: usize) -> usize {
-        col / self.width * self.panel + row * self.row + col % self.width
+        (col >> self.width.trailing_zeros()) * self.panel + row * self.row + (col & (self.width - 1))
     }
 }
 
-/// to = fromᵀ
-///
-/// # Panics
-///
-/// If the shapes do not fit.
-pub fn transpose(from: &Matrix, to: &mut Matrix) {
-    assert_eq!((from.rows, from.cols), (to.cols, to.rows), "transpose: shapes");
-    let (width, to_width, rows, cols) = (from.width(), to.width(), from.rows, from.cols);
-    let (x, size) = (from.data(), (cols * to_width).max(1));
-    let panel = |panel: usize, to: &mut [f32]| {
-        let first = panel * to_width;
-        let count = to_width.min(rows - first);
-        for (col, to) in to.chunks_exact_mut(to_width).enumerate() {
-            // A column of `from`, down a panel.
-            let column = &x[(col / width * rows + first) * width + col % width..];
-            for (to, x) in to[..count].iter_mut().zip(column.iter().step_by(width)) {
-                *to = *x;
+/// Columns of a matrix as rows of a panel: `to[col − cols.start, i] = from[first + i, col]`, for as many rows of `from`
+/// as the panel is wide. `to` is zero before, and has room for a multiple of eight rows.
+#[inline(always)]
+pub(super) fn columns_of<A: Arith>(
+    arith: A,
+    from: &Matrix,
+    first: usize,
+    cols: Range<usize>,
+    width: usize,
+    to: &mut [f32],
+) {
+    let count = width.min(from.rows - first);
+    for col in cols.clone().step_by(8) {
+        let to = &mut to[(col - cols.start) * width..][..8 * width];
+        for i in (0..count).step_by(8) {
+            if i + 8 <= count {
+                // Eight columns of a panel, of which the last may be padding.
+                let from_width = from.width();
+                arith.transpose_8x8(&from.data()[from.at(first + i, col)..], from_width, &mut to[i..], width);
+            } else {
+                for (i, col) in (i..count).flat_map(|i| (col..cols.end.min(col + 8)).map(move |col| (i, col)))
+                {
+                    to[(col - cols.start) % 8 * width + i] = from.data()[from.at(first + i, col)];
+                }
             }
         }
-    };
-    if rows * cols < TASK {
-        to.data_mut().chunks_exact_mut(size).enumerate().for_each(|(i, to)| panel(i, to));
-    } else {
-        parallel_chunks(to.data_mut(), size, panel);
     }
+}
+
+/// Lines, of which none may have been written, as numbers that are zero.
+#[inline(always)]
+pub(super) fn zeros(lines: &mut [MaybeUninit<Line>]) -> &mut [f32] {
+    lines.fill(MaybeUninit::new(Line([0.0; NARROW])));
+    // SAFETY: all of them are written, and a line is sixteen floats and nothing else.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * NARROW) }
 }

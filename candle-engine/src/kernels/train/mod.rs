@@ -21,8 +21,8 @@ mod update;
 pub use elements::{activate, add, gate, relu, scale, sum_of_squares, Activation};
 pub use gradient::{bias_gradient, weight_gradient, Gradient};
 pub use loss::{pointwise, softmax_cross_entropy, CrossEntropy, Pointwise};
-pub use matrix::{transpose, Matrix, View};
-pub use product::{product, Epilogue};
+pub use matrix::{Matrix, View};
+pub use product::{product, product_transposed, Epilogue};
 pub use rows::{
     batch_norm, batch_norm_gradient, batch_norm_inference, gather, layer_norm, layer_norm_gradient,
     norm_parameter_gradient, scatter, softmax, softmax_gradient,

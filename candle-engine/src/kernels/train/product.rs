@@ -1,15 +1,19 @@
 //! The product of a linear layer: its output, or the gradient of its input.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::matrix::{Matrix, View};
-use super::tile::{multiply, rows, Operands};
+use super::matrix::{columns_of, zeros, Matrix, View, NARROW, WIDE};
+use super::tile::{cover, multiply, Operands, Tiles};
 use crate::kernels::lanes::{per_isa, Arith};
 use crate::kernels::threads::{parallel, Disjoint};
 use crate::kernels::Isa;
 
 /// Multiplications below which a task is not worth a thread.
 const TASK: usize = 1 << 20;
+
+/// Steps whose weights are transposed at a time: 32 KiB of a panel.
+const DEPTH: usize = 256;
 
 /// What is done to a product before it is kept.
 #[derive(Clone, Copy)]
@@ -30,36 +34,53 @@ pub enum Epilogue<'a> {
 
 /// out = x `[rows, k]` · w `[k, n]`
 ///
-/// With a layer's weights `[in, out]` this is its output; with their transpose and the gradient of the output it is
-/// the gradient of the input.
-///
 /// # Panics
 ///
 /// If a shape does not fit.
 pub fn product(x: View, w: &Matrix, epilogue: Epilogue, out: &mut Matrix) {
-    product_on(Isa::best(), x, w, epilogue, out);
+    product_on(Isa::best(), x, Weights { w, transposed: false }, epilogue, out);
 }
 
-pub(super) fn product_on(isa: Isa, x: View, w: &Matrix, epilogue: Epilogue, out: &mut Matrix) {
-    assert_eq!((x.cols, out.rows(), out.cols()), (w.rows(), x.rows, w.cols()), "product: x, w and out");
-    let (width, count) = (w.width(), out.rows());
+/// out = x `[rows, k]` · wᵀ, w `[n, k]`
+///
+/// # Panics
+///
+/// If a shape does not fit.
+pub fn product_transposed(x: View, w: &Matrix, epilogue: Epilogue, out: &mut Matrix) {
+    product_on(Isa::best(), x, Weights { w, transposed: true }, epilogue, out);
+}
+
+/// The second operand.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub w: &'a Matrix,
+    /// Whether its columns are multiplied with, not its rows.
+    pub transposed: bool,
+}
+
+pub(super) fn product_on(isa: Isa, x: View, weights: Weights, epilogue: Epilogue, out: &mut Matrix) {
+    let (k, n) = match weights {
+        Weights { w, transposed: false } => (w.rows(), w.cols()),
+        Weights { w, transposed: true } => (w.cols(), w.rows()),
+    };
+    assert_eq!((x.cols, out.rows(), out.cols()), (k, x.rows, n), "product: x, w and out");
+    let (width, panels, count) = (out.width(), out.panels(), out.rows());
     match epilogue {
         Epilogue::Bias(bias) | Epilogue::BiasRelu(bias) => {
-            assert_eq!(bias.len(), w.panels() * width, "product: bias");
+            assert_eq!(bias.len(), panels * width, "product: bias");
         }
         Epilogue::Gate(by) | Epilogue::Scale(by) => {
-            assert_eq!((by.rows(), by.cols()), (out.rows(), out.cols()), "product: its factor");
+            assert_eq!((by.rows(), by.cols()), (count, n), "product: its factor");
         }
         Epilogue::None | Epilogue::Add => {}
     }
-    let blocks = blocks(count, 16, x.cols * width);
-    let tasks = w.panels() * blocks.count;
+    let blocks = blocks(count, 16, k * width);
     let data = Disjoint::new(out.data_mut());
-    tasks_of(tasks, x.cols * width * count * w.panels(), |task| {
+    tasks_of(panels * blocks.count, k * width * count * panels, |task| {
         let (panel, rows) = (task / blocks.count, blocks.range(task % blocks.count));
         // SAFETY: each task has rows of a panel of its own.
         let out = unsafe { data.range((panel * count + rows.start) * width, rows.len() * width) };
-        let job = &Job { x, w, epilogue, panel, rows };
+        let job = &Job { x, weights, epilogue, panel, rows, width };
         per_isa!(isa, run, (job: &Job, out: &mut [f32]));
     });
 }
@@ -67,40 +88,99 @@ pub(super) fn product_on(isa: Isa, x: View, w: &Matrix, epilogue: Epilogue, out:
 /// Rows of one panel of a product.
 struct Job<'a> {
     x: View<'a>,
-    w: &'a Matrix,
+    weights: Weights<'a>,
     epilogue: Epilogue<'a>,
     panel: usize,
     rows: Range<usize>,
+    width: usize,
 }
 
 #[inline(always)]
 fn run<A: Arith>(arith: A, job: &Job, out: &mut [f32]) {
-    let width = job.w.width();
-    let mut row = 0;
-    while row < job.rows.len() {
-        let out = &mut out[row * width..];
-        row += match job.rows.len() - row {
-            8.. if rows::<A>() == 8 => job.tile::<8, A>(arith, row, out),
-            4.. => job.tile::<4, A>(arith, row, out),
-            2.. => job.tile::<2, A>(arith, row, out),
-            _ => job.tile::<1, A>(arith, row, out),
-        };
+    let (k, width) = (job.x.cols, job.width);
+    let Weights { w, transposed } = job.weights;
+    if !transposed {
+        let w = &w.data()[job.panel * k * width..][..k * width];
+        return cover(arith, job.rows.len(), &mut Steps { job, steps: 0..k, w, out });
+    }
+    let mut room = [const { MaybeUninit::uninit() }; DEPTH * WIDE / NARROW];
+    for first in (0..k.max(1)).step_by(DEPTH) {
+        let steps = first..k.min(first + DEPTH);
+        let room = zeros(&mut room[..steps.len().next_multiple_of(8) * width / NARROW]);
+        columns_of(arith, w, job.panel * width, steps.clone(), width, room);
+        cover(arith, job.rows.len(), &mut Steps { job, steps, w: room, out });
     }
 }
 
-impl Job<'_> {
-    /// `R` rows from `row` of the job's on.
+/// Some steps of a job's products.
+struct Steps<'a> {
+    job: &'a Job<'a>,
+    steps: Range<usize>,
+    /// The panel's weights of these steps.
+    w: &'a [f32],
+    /// The sums so far.
+    out: &'a mut [f32],
+}
+
+impl<A: Arith> Tiles<A> for Steps<'_> {
     #[inline(always)]
-    fn tile<const R: usize, A: Arith>(&self, arith: A, row: usize, out: &mut [f32]) -> usize {
-        let width = self.w.width();
-        let out = &mut out[..R * width];
-        if width >= 2 * A::N {
-            (0..width).step_by(2 * A::N).for_each(|col| self.columns::<R, 2, A>(arith, row, col, out));
-        } else {
-            self.columns::<R, 1, A>(arith, row, 0, out);
+    fn width(&self) -> usize {
+        self.job.width
+    }
+
+    #[inline(always)]
+    fn columns<const R: usize, const P: usize>(&mut self, arith: A, row: usize, col: usize) {
+        let Job { x, ref rows, width, panel, epilogue, .. } = *self.job;
+        let out = &mut self.out[row * width..][..R * width];
+        let (begins, ends) = (self.steps.start == 0, self.steps.end == x.cols);
+        let mut sums = [[arith.splat(0.0); P]; R];
+        match epilogue {
+            Epilogue::Bias(bias) | Epilogue::BiasRelu(bias) if begins => {
+                let bias = &bias[panel * width + col..][..P * A::N];
+                for (p, bias) in bias.chunks_exact(A::N).enumerate() {
+                    let bias = arith.load(bias);
+                    sums.iter_mut().for_each(|sums| sums[p] = bias);
+                }
+            }
+            Epilogue::None | Epilogue::Gate(_) | Epilogue::Scale(_) if begins => {}
+            _ => {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for p in 0..P {
+                        sums[p] = arith.load(&out[r * width + col + p * A::N..]);
+                    }
+                }
+            }
         }
-        let first = (self.panel * self.x.rows + self.rows.start + row) * width;
-        match self.epilogue {
+        for first in self.steps.clone().step_by(x.width) {
+            let operands = Operands {
+                x: &x.data[x.at(rows.start + row, first)..],
+                x_row: x.row,
+                x_step: 1,
+                y: &self.w[(first - self.steps.start) * width + col..],
+                y_step: width,
+                steps: x.width.min(self.steps.end - first),
+            };
+            multiply(arith, operands, &mut sums);
+        }
+        let relu = ends && matches!(epilogue, Epilogue::BiasRelu(_));
+        for (r, sums) in sums.iter().enumerate() {
+            for p in 0..P {
+                // What is not a number stays so.
+                let sum = if relu { arith.max_v(arith.splat(0.0), sums[p]) } else { sums[p] };
+                arith.store(sum, &mut out[r * width + col + p * A::N..]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn complete<const R: usize>(&mut self, _: A, row: usize) {
+        let Job { x, ref rows, width, panel, epilogue, .. } = *self.job;
+        if self.steps.end < x.cols {
+            return;
+        }
+        let out = &mut self.out[row * width..][..R * width];
+        let first = (panel * x.rows + rows.start + row) * width;
+        match epilogue {
             Epilogue::Gate(by) => {
                 for (out, by) in out.iter_mut().zip(&by.data()[first..][..R * width]) {
                     *out = if *by > 0.0 { *out } else { 0.0 };
@@ -112,56 +192,6 @@ impl Job<'_> {
                 }
             }
             _ => {}
-        }
-        R
-    }
-
-    /// `P` registers of columns from `col` of the panel on.
-    #[inline(always)]
-    fn columns<const R: usize, const P: usize, A: Arith>(
-        &self,
-        arith: A,
-        row: usize,
-        col: usize,
-        out: &mut [f32],
-    ) {
-        let (x, k, width) = (self.x, self.x.cols, self.w.width());
-        let mut sums = [[arith.splat(0.0); P]; R];
-        match self.epilogue {
-            Epilogue::Bias(bias) | Epilogue::BiasRelu(bias) => {
-                for p in 0..P {
-                    let bias = arith.load(&bias[self.panel * width + col + p * A::N..]);
-                    sums.iter_mut().for_each(|sums| sums[p] = bias);
-                }
-            }
-            Epilogue::Add => {
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    for p in 0..P {
-                        sums[p] = arith.load(&out[r * width + col + p * A::N..]);
-                    }
-                }
-            }
-            Epilogue::None | Epilogue::Gate(_) | Epilogue::Scale(_) => {}
-        }
-        let w = &self.w.data()[self.panel * k * width..][..k * width];
-        for first in (0..k).step_by(x.width) {
-            let operands = Operands {
-                x: &x.data[x.at(self.rows.start + row, first)..],
-                x_row: x.row,
-                x_step: 1,
-                y: &w[first * width + col..],
-                y_step: width,
-                steps: x.width.min(k - first),
-            };
-            multiply(arith, operands, &mut sums);
-        }
-        let relu = matches!(self.epilogue, Epilogue::BiasRelu(_));
-        for (r, sums) in sums.iter().enumerate() {
-            for p in 0..P {
-                // What is not a number stays so.
-                let sum = if relu { arith.max_v(arith.splat(0.0), sums[p]) } else { sums[p] };
-                arith.store(sum, &mut out[r * width + col + p * A::N..]);
-            }
         }
     }
 }

@@ -49,11 +49,42 @@ pub(super) fn multiply<const R: usize, const P: usize, A: Arith>(
     }
 }
 
-/// Rows of a tile that fill the level's registers.
-pub(super) const fn rows<A: Arith>() -> usize {
-    if A::N == 16 {
-        8
-    } else {
-        4
+/// A panel's part that is computed tile by tile.
+pub(super) trait Tiles<A: Arith> {
+    /// Columns of the panel.
+    fn width(&self) -> usize;
+
+    /// Computes `R` rows from `row` on, of them `P` registers of columns from `col` on.
+    fn columns<const R: usize, const P: usize>(&mut self, arith: A, row: usize, col: usize);
+
+    /// All columns of `R` rows from `row` on are computed.
+    fn complete<const R: usize>(&mut self, arith: A, row: usize);
+}
+
+/// Computes so many rows in tiles that fill the level's registers.
+#[inline(always)]
+pub(super) fn cover<A: Arith>(arith: A, rows: usize, tiles: &mut impl Tiles<A>) {
+    let mut row = 0;
+    while row < rows {
+        row += match rows - row {
+            8.. if A::N == 16 => tile::<8, A>(arith, row, tiles),
+            4.. => tile::<4, A>(arith, row, tiles),
+            2.. => tile::<2, A>(arith, row, tiles),
+            _ => tile::<1, A>(arith, row, tiles),
+        };
     }
+}
+
+#[inline(always)]
+fn tile<const R: usize, A: Arith>(arith: A, row: usize, tiles: &mut impl Tiles<A>) -> usize {
+    if tiles.width() >= 2 * A::N {
+        // No closure: that would be compiled without the level's features.
+        for col in (0..tiles.width()).step_by(2 * A::N) {
+            tiles.columns::<R, 2>(arith, row, col);
+        }
+    } else {
+        tiles.columns::<R, 1>(arith, row, 0);
+    }
+    tiles.complete::<R>(arith, row);
+    R
 }
