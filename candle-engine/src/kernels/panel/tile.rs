@@ -135,9 +135,14 @@ fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: 
     tile.starts.resize(q.periods() * width, 0);
     tile.sums.resize(if q.has_min { q.periods() * width } else { 0 }, 0.0);
     tile.outliers.clear();
-    for (token, part) in range.enumerate() {
-        let x = &x[part / q.parts() * q.k..][..q.k];
-        for (g, mut x) in x.chunks(q.group).enumerate() {
+    // Some groups of all tokens, then the next: so many quads stay in a first-level cache.
+    let groups = (MOST / q.group).max(1);
+    let spans = (0..q.k).step_by(groups * q.group);
+    for (start, (token, part)) in
+        spans.flat_map(|start| range.clone().enumerate().map(move |token| (start, token)))
+    {
+        let x = &x[part / q.parts() * q.k..][start..q.k.min(start + groups * q.group)];
+        for (g, mut x) in (start / q.group..).zip(x.chunks(q.group)) {
             let mut scale = Scale::of(x, q.outliers);
             if !part.is_multiple_of(q.parts()) {
                 let rest = &mut rest[..x.len()];
@@ -231,8 +236,8 @@ impl Scale {
             let v = if v.abs() > self.limit { 0.0 } else { v };
             *byte = self.quant(v) as u8;
         }
-        for (quad, to) in bytes.as_chunks::<QUAD>().0.iter().zip(quads.iter_mut().step_by(step)) {
-            *to = i32::from_le_bytes(*quad);
+        for (quad, to) in bytes.as_chunks::<QUAD>().0.iter().zip(quads.chunks_mut(step)) {
+            to[0] = i32::from_le_bytes(*quad);
         }
         bytes.iter().map(|&byte| i32::from(byte as i8)).sum()
     }
