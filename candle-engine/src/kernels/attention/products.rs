@@ -2,10 +2,11 @@
 //!
 //! A row's operations and their order do not depend on `R`: rows share only what is loaded for them.
 
+use std::hint::black_box;
 use std::ops::Range;
 
 use super::number::{Number, Plane};
-use crate::kernels::lanes::Arith;
+use crate::kernels::lanes::{Arith, LANES};
 use crate::kernels::math::exp;
 use crate::kv::BLOCK;
 
@@ -74,7 +75,9 @@ pub(super) fn weigh<const R: usize, A: Arith>(
             }
         }
     }
-    let mut rescale = [0.0; R];
+    // In memory, as the scores are: LLVM would gather some of these and some of those in one register.
+    let mut factors = [0.0; LANES];
+    let rescale = black_box(&mut factors);
     for r in 0..R {
         let mut largest = arith.splat(max[r]);
         for at in (0..BLOCK).step_by(A::N) {
@@ -88,7 +91,7 @@ pub(super) fn weigh<const R: usize, A: Arith>(
             *score -= largest;
         }
     }
-    for x in &mut rescale {
+    for x in &mut *rescale {
         *x = exp(arith, *x);
     }
     for x in scores.as_flattened_mut() {
@@ -97,7 +100,7 @@ pub(super) fn weigh<const R: usize, A: Arith>(
     for r in 0..R {
         total[r] = arith.mul_add(total[r], rescale[r], sum(arith, &scores[r]));
     }
-    rescale
+    std::array::from_fn(|r| rescale[r])
 }
 
 /// The sum of a block's weights: halves are added to each other until one number is left.
