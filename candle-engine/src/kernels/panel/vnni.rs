@@ -8,6 +8,9 @@ use std::ops::Range;
 use super::tile::TILE;
 use super::{Panel, Quantization, Tile, OCTET, QUAD};
 
+/// Quads of every period: 16 numbers.
+const FOUR: usize = 4;
+
 /// Runs `$body` with each `$t` below `$n`, at most [`TILE`], written out: in a loop, sums would lie in memory.
 macro_rules! each {
     ($t:ident < $n:ident, $body:block) => {
@@ -91,17 +94,21 @@ macro_rules! level {
                     each!(t < T, {
                         acc[t] = [$set(starts[i][first + t]); 2];
                     });
-                    for (line, x) in lines.iter().zip(quads) {
-                        // SAFETY: lines follow each other, and these hold two registers.
-                        let w = unsafe {
-                            let at: *const u8 = line.as_ptr().cast();
-                            [$load(at.cast()), $load(at.add(QUAD * $lanes).cast())]
-                        };
-                        each!(t < T, {
-                            let x = $set(x[first + t]);
-                            acc[t][0] = $dot(acc[t][0], w[0], x);
-                            acc[t][1] = $dot(acc[t][1], w[1], x);
-                        });
+                    let ((lines, rest), (quads, _)) = (lines.as_chunks::<FOUR>(), quads.as_chunks::<FOUR>());
+                    assert!(rest.is_empty(), "whole fours of quads");
+                    for (lines, quads) in lines.iter().zip(quads) {
+                        for (line, x) in lines.iter().zip(quads) {
+                            // SAFETY: lines follow each other, and these hold two registers.
+                            let w = unsafe {
+                                let at: *const u8 = line.as_ptr().cast();
+                                [$load(at.cast()), $load(at.add(QUAD * $lanes).cast())]
+                            };
+                            each!(t < T, {
+                                let x = $set(x[first + t]);
+                                acc[t][0] = $dot(acc[t][0], w[0], x);
+                                acc[t][1] = $dot(acc[t][1], w[1], x);
+                            });
+                        }
                     }
                     // SAFETY: two registers of numbers each.
                     let (scales, mins) = unsafe {
