@@ -10,6 +10,7 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::hint;
+use std::ops::Range;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -51,6 +52,36 @@ pub fn parallel_chunks<T: Send>(data: &mut [T], size: usize, f: impl Fn(usize, &
         // SAFETY: the tasks' ranges do not overlap, and each index is one task.
         let chunk = unsafe { data.range(i * size, size.min(len - i * size)) };
         f(i, chunk);
+    });
+}
+
+/// Runs `f` on ranges that make up `0..items`, each but the last a multiple of `unit`: long ones first, then shorter
+/// ones, so that a thread reads memory in long stretches and none waits long for another.
+///
+/// A region like that of [`parallel`]. The ranges depend on the number of threads: what `f` computes of an item must
+/// not depend on its range.
+pub fn parallel_ranges(items: usize, unit: usize, f: impl Fn(Range<usize>) + Sync) {
+    let threads = threads();
+    if threads == 1 || items <= unit {
+        return f(0..items);
+    }
+    // Of what is left each thread takes an equal part, three quarters in all, then of the rest, and so on.
+    let share = |left: usize| (3 * left / (4 * threads)).max(1).next_multiple_of(unit);
+    let (mut left, mut rounds) = (items, 0);
+    while left > 0 {
+        left = left.saturating_sub(threads * share(left));
+        rounds += 1;
+    }
+    parallel(rounds * threads, |i| {
+        let (mut start, mut size) = (0, share(items));
+        for _ in 0..i / threads {
+            start += threads * size;
+            size = share(items - start);
+        }
+        start += i % threads * size;
+        if start < items {
+            f(start..items.min(start + size));
+        }
     });
 }
 
@@ -370,6 +401,25 @@ mod tests {
                 for _ in 0..20 {
                     each_task_runs_once(tasks);
                 }
+            }
+        }
+        set_threads(2);
+    }
+
+    #[test]
+    fn ranges_make_up_the_whole_whatever_the_threads() {
+        for threads in [1, 2, 3, 8, 40] {
+            set_threads(threads);
+            for items in [0, 1, 15, 16, 17, 100, 576, 128_256] {
+                let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+                parallel_ranges(items, 16, |range| {
+                    assert!(
+                        range.start % 16 == 0 && (range.end % 16 == 0 || range.end == items),
+                        "{range:?}"
+                    );
+                    counts[range].iter().for_each(|count| _ = count.fetch_add(1, Ordering::Relaxed));
+                });
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{threads} {items}");
             }
         }
         set_threads(2);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::kernels::act::{act_mul_on, Act};
 use crate::kernels::isa::Dot;
-use crate::kernels::threads::{parallel, Disjoint};
+use crate::kernels::threads::{parallel, parallel_ranges, Disjoint};
 use crate::kernels::Isa;
 
 use super::tile::TILE;
@@ -33,8 +33,8 @@ pub trait Source: Sync {
     fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], out: impl FnMut(usize, usize, &[f32]));
 }
 
-/// Products of a task with one token: some ten microseconds' worth when the weights come from memory.
-const TASK: usize = 1 << 18;
+/// Products with one token that are worth a region: some three microseconds' worth when the weights come from memory.
+const TASK: usize = 1 << 16;
 
 /// About how many numbers of a row are multiplied by all tiles before the next ones: so much of a panel stays in a
 /// first-level cache, beside a tile.
@@ -150,10 +150,9 @@ fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], m: 
         0 => to.copy_from_slice(v),
         _ => to.iter_mut().zip(v).for_each(|(to, v)| *to += v),
     };
-    let rows = (TASK / (w.quantization(false).k * m)).next_multiple_of(SIXTEEN).max(SIXTEEN);
     let y = Disjoint::new(y);
-    parallel(n.div_ceil(rows), |task| {
-        let range = task * rows..n.min((task + 1) * rows);
+    let least = TASK / (w.quantization(false).k * m);
+    parallel_ranges(n, SIXTEEN.max(least.next_multiple_of(SIXTEEN)), |range| {
         // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has; and the uses of the
         // slices follow each other.
         let columns = |row: usize, t: usize, len: usize| unsafe { y.range(t * n + row, len) };
