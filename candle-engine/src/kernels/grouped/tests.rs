@@ -56,10 +56,31 @@ fn assert_same_bits(got: &[f32], expected: &[f32], what: &str) {
     }
 }
 
+/// Scales of every format, of fewer and of more groups than are read at once, and more than are multiplied at once.
+fn scaled_cases() -> Vec<Parts> {
+    let mut cases = Vec::new();
+    for format in [DenseFormat::F32, DenseFormat::F16, DenseFormat::BF16] {
+        for (cols, group) in [(96, 32), (160, 32), (352, 32), (2208, 32), (640, 128)] {
+            for zeros in [false, true] {
+                let mut parts = Parts::new(Bits::Int4, 35, cols, group, zeros);
+                let scales = numbers(5, 35 * cols / group).into_iter();
+                parts.scales = match format {
+                    DenseFormat::F32 => scales.flat_map(f32::to_le_bytes).collect(),
+                    DenseFormat::F16 => scales.flat_map(|x| half::f16::from_f32(x).to_le_bytes()).collect(),
+                    DenseFormat::BF16 => scales.flat_map(|x| half::bf16::from_f32(x).to_le_bytes()).collect(),
+                };
+                parts.format = format;
+                cases.push(parts);
+            }
+        }
+    }
+    cases
+}
+
 #[test]
 fn every_isa_computes_the_same_bits() {
     let scalar = Isa::available()[0];
-    for parts in cases() {
+    for parts in cases().into_iter().chain(scaled_cases()) {
         let w = parts.matrix();
         for m in [1, 2, 3, 5, 8, 12, 13, 31] {
             let mut x = numbers(m as u64, m * w.cols);

@@ -24,6 +24,8 @@ pub use self::ahead::Ahead;
 #[cfg(target_arch = "x86_64")]
 pub use self::avx2::pairs;
 pub use self::driver::{matmul, matmul_gated, Source};
+#[cfg(target_arch = "x86_64")]
+pub use self::tile::Outlier;
 use self::tile::Tokens;
 pub use self::tile::{Quantization, Tile};
 #[cfg(target_arch = "x86_64")]
