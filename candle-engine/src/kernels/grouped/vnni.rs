@@ -55,6 +55,7 @@ fn sixteens<const BITS: u32, const TOGETHER: usize, const QUARTERS: usize>(
     for (t, x) in x.iter().enumerate() {
         let lines = lines::<BITS>(x);
         for from in range.clone().step_by(SIXTEEN) {
+            fetch_scales(w, from + SIXTEEN);
             let mut y = Results::new(w, from, x);
             // Each row is read from end to end before the next: one stream is what the processor fetches best. What
             // all rows do together, their scales and sums, comes after them.
@@ -291,6 +292,17 @@ fn columns(bytes: &[u8], stride: usize, len: usize) -> [__m512i; 4] {
         }
     }
     sixteen_words(v)
+}
+
+/// Brings the scales of sixteen rows nearer, and the zero points; they may lie past the end.
+#[inline(always)]
+fn fetch_scales(w: &Grouped, from: usize) {
+    let groups = w.cols / w.group;
+    let size = w.scale_format.size();
+    for (bytes, size) in [(w.scales, size), (w.zeros.unwrap_or_default(), 1)] {
+        let lines = (0..SIXTEEN * groups * size).step_by(WIDE);
+        lines.for_each(|line| prefetch(bytes, from * groups * size + line));
+    }
 }
 
 /// Brings a line nearer; it may lie past the end.
