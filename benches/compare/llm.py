@@ -166,6 +166,7 @@ class Bench:
         if self.dry:
             return
         how = {LLAMA: self.llama, CANDLE: self.candle, OURS: self.ours, AVX2: self.ours}[engine]
+        warm(path)
         figures = how(fmt, path, tests, {"CANDLE_ENGINE_ISA": "avx2"} if engine == AVX2 else {})
         facts = dict(isa=figures.pop("isa"), commit=figures.pop("commit"))
         row = self.results["rows"].setdefault(key(shape, fmt, engine), facts)
@@ -239,6 +240,14 @@ class Bench:
         part = self.file.with_name(self.file.name + ".part")
         part.write_text(json.dumps(self.results, indent=1))
         part.replace(self.file)
+
+
+def warm(path):
+    """Reads a model, which a system that takes unused pages back may have dropped since its last row."""
+    for file in path.iterdir() if path.is_dir() else [path]:
+        with open(file, "rb") as bytes:
+            while bytes.read(1 << 24):
+                pass
 
 
 def candle_version():
