@@ -14,6 +14,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod few;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -260,12 +262,23 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
         }
     }
 
+    fn few(&self, isa: Isa) -> usize {
+        match isa.dot() {
+            #[cfg(target_arch = "x86_64")]
+            Dot::Avx512Vnni if BITS == 8 => few::FEW,
+            _ => 1,
+        }
+    }
+
     fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], mut out: impl FnMut(usize, usize, &[f32])) {
         match isa.dot() {
             Dot::Scalar => scalar::matmul(&self.0, range, x, |row, t, y| out(row, t, &[y])),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these levels exist only after their features were detected.
             Dot::Avx2 | Dot::AvxVnni => unsafe { avx2::matmul::<BITS>(&self.0, range, x, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Dot::Avx512Vnni if BITS == 8 && x.len() > 1 => unsafe { few::matmul(&self.0, range, x, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Dot::Avx512Vnni => unsafe { vnni::matmul::<BITS>(&self.0, range, x, out) },

@@ -28,6 +28,11 @@ pub trait Source: Sync {
     /// added unless the level is AVX2.
     fn pack(&self, isa: Isa, from: usize, panel: &mut Panel);
 
+    /// Tokens up to which [`Self::direct`] is faster than a panel.
+    fn few(&self, _: Isa) -> usize {
+        1
+    }
+
     /// Calls `out(row, t, y)` for runs of the rows `range` and each token, without a panel. Quants of 8 bits have 128
     /// added where the level is AVX-512-VNNI.
     fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], out: impl FnMut(usize, usize, &[f32]));
@@ -91,7 +96,7 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
         return;
     }
     TOKENS.with_borrow_mut(|tokens| {
-        if m * w.quantization(false).parts() == 1 || isa.dot() == Dot::Scalar {
+        if m * w.quantization(false).parts() <= w.few(isa) || isa.dot() == Dot::Scalar {
             let flipped = match isa.dot() {
                 #[cfg(target_arch = "x86_64")]
                 Dot::Avx512Vnni => true,
@@ -142,7 +147,7 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
     });
 }
 
-/// One token: memory sets the pace, and rows are multiplied as they are unpacked.
+/// A token, or few: memory sets the pace, and rows are multiplied as they are unpacked.
 fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], m: usize, y: &mut [f32]) {
     let (n, parts) = (w.rows(), x.len() / m);
     // A token's first part, and what the second adds to it.

@@ -1,0 +1,163 @@
+//! `avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c`: sixteen rows of 8-bit weights by a few tokens.
+//!
+//! More than one token and less than a tile: laying rows out in a panel would cost more than the products. Each
+//! weight is multiplied by all tokens as it comes from memory.
+//!
+//! There are no closures in the kernels: they would not become part of their callers' code.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::{avx2, Grouped};
+use crate::kernels::panel::{quarter_sums, transpose_quarters, Tile, QUAD, SIXTEEN};
+
+/// Tokens up to which this is faster than a panel.
+pub const FEW: usize = 6;
+
+/// Bytes from what is multiplied to what is fetched, in long rows.
+const AHEAD: usize = 2048;
+
+/// Weights of a row that are multiplied at once.
+const WIDE: usize = 64;
+
+/// `out(row, t, y)` for runs of the rows `range` of `w` and each token.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub fn matmul(w: &Grouped, range: Range<usize>, x: &[Tile], mut out: impl FnMut(usize, usize, &[f32])) {
+    let whole = range.start + range.len() / SIXTEEN * SIXTEEN;
+    for from in (range.start..whole).step_by(SIXTEEN) {
+        // What the first tokens brought into a cache the others find there.
+        let mut t = 0;
+        while t < x.len() {
+            let x = &x[t..];
+            let mut y = [[0.0; SIXTEEN]; 5];
+            let count = match x.len() {
+                1 => some::<1>(w, from, x, &mut y),
+                2 => some::<2>(w, from, x, &mut y),
+                3 | 6 => some::<3>(w, from, x, &mut y),
+                5 => some::<5>(w, from, x, &mut y),
+                _ => some::<4>(w, from, x, &mut y),
+            };
+            for (i, y) in y[..count].iter().enumerate() {
+                out(from, t + i, y);
+            }
+            t += count;
+        }
+    }
+    if whole < range.end {
+        avx2::matmul::<8>(w, whole..range.end, x, out);
+    }
+}
+
+/// Sixteen rows from `from` on by the first `T` tokens; returns `T`.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+fn some<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; SIXTEEN]; 5]) -> usize {
+    let mut rows = [from; SIXTEEN];
+    for r in 0..SIXTEEN {
+        rows[r] += r;
+    }
+    // In this row, or in that which comes after these sixteen.
+    let ahead = if w.cols > AHEAD { AHEAD } else { SIXTEEN * w.cols };
+    let x = &x[..T];
+    let (mut y, mut scales, mut outliers) = ([_mm512_setzero_ps(); T], _mm512_setzero_ps(), [0; T]);
+    let (mut first, mut i) = (0, 0);
+    while first < w.cols {
+        let end = w.cols.min(first + w.period());
+        let mut parts = [[_mm512_setzero_si512(); 4]; T];
+        for j in 0..4 {
+            let mut four: [&[u8]; 4] = [&[]; 4];
+            for r in 0..4 {
+                four[r] = &w.row(from + 4 * j + r)[first..end];
+            }
+            let sums = products::<T>(four, x, first, ahead);
+            for t in 0..T {
+                parts[t][j] = quarter_sums(sums[t]);
+            }
+        }
+        if first % w.group == 0 {
+            scales = load(&w.scales(rows, first / w.group).0);
+        }
+        for t in 0..T {
+            let x = &x[t];
+            let [a, b, c, d] = transpose_quarters(parts[t]);
+            let dot = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+            let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(x.starts[i]), dot));
+            y[t] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scales, _mm512_set1_ps(x.scales[i])), y[t]);
+            while outliers[t] < x.outliers.len() && x.outliers[outliers[t]].input < end {
+                let outlier = &x.outliers[outliers[t]];
+                let mut weights = [0.0; SIXTEEN];
+                for r in 0..SIXTEEN {
+                    weights[r] = w.weight(rows[r], outlier.input);
+                }
+                y[t] = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), load(&weights), y[t]);
+                outliers[t] += 1;
+            }
+        }
+        (first, i) = (end, i + 1);
+    }
+    for t in 0..T {
+        // SAFETY: sixteen floats, and any alignment will do.
+        unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), y[t]) };
+    }
+    T
+}
+
+/// Four rows' weights from input `first` on by each token: sixteen sums of each.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+fn products<const T: usize>(rows: [&[u8]; 4], x: &[Tile], first: usize, ahead: usize) -> [[__m512i; 4]; T] {
+    let mut sums = [[_mm512_setzero_si512(); 4]; T];
+    let len = rows[0].len();
+    let mut at = 0;
+    while at < len {
+        let here = WIDE.min(len - at);
+        let mut a = [_mm512_setzero_si512(); T];
+        for t in 0..T {
+            a[t] = load_quads(&x[t].quads[(first + at) / QUAD..][..here.div_ceil(QUAD)]);
+        }
+        for r in 0..4 {
+            let row = &rows[r][at..at + here];
+            _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ahead).cast());
+            // Unsigned: 128 is added. Past the end of a row activations are zero.
+            let weights = _mm512_xor_si512(load_bytes(row), _mm512_set1_epi8(i8::MIN));
+            for t in 0..T {
+                sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], weights, a[t]);
+            }
+        }
+        at += here;
+    }
+    sums
+}
+
+/// Up to 64 activations, and zeros.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+fn load_quads(quads: &[i32]) -> __m512i {
+    // SAFETY: no quad beyond the slice is read, and any alignment will do.
+    unsafe {
+        match quads.len() {
+            16 => _mm512_loadu_si512(quads.as_ptr().cast()),
+            len => _mm512_maskz_loadu_epi32(((1u32 << len) - 1) as u16, quads.as_ptr()),
+        }
+    }
+}
+
+/// Up to 64 bytes, and zeros.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+fn load_bytes(bytes: &[u8]) -> __m512i {
+    // SAFETY: no byte beyond the slice is read, and any alignment will do.
+    unsafe {
+        match bytes.len() {
+            WIDE => _mm512_loadu_si512(bytes.as_ptr().cast()),
+            len => _mm512_maskz_loadu_epi8((1 << len) - 1, bytes.as_ptr().cast()),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+fn load(v: &[f32; SIXTEEN]) -> __m512 {
+    // SAFETY: sixteen floats, and any alignment will do.
+    unsafe { _mm512_loadu_ps(v.as_ptr()) }
+}
