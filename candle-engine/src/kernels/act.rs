@@ -174,6 +174,29 @@ fn softmax_on(isa: Isa, x: &mut [f32], n: usize) {
     parallel_rows_mut(x, n, |_, x| per_isa!(isa, kernel, (x: &mut [f32], n: usize)));
 }
 
+/// The largest number, −∞ of none; a NaN may be passed over.
+pub fn largest(x: &[f32]) -> f32 {
+    #[inline(always)]
+    fn kernel(_: impl Arith, x: &[f32]) -> f32 {
+        max(x)
+    }
+    per_isa!(Isa::best(), kernel, (x: &[f32]) -> f32)
+}
+
+/// ln Σ e^x within 1e-6, on the calling thread; −∞ of none. NaN if `x` holds one or a +∞, or nothing but −∞.
+pub fn log_sum_exp(x: &[f32]) -> f64 {
+    log_sum_exp_on(Isa::best(), x)
+}
+
+fn log_sum_exp_on(isa: Isa, x: &[f32]) -> f64 {
+    #[inline(always)]
+    fn kernel(arith: impl Arith, x: &[f32]) -> f64 {
+        let max = max(x);
+        f64::from(max) + f64::from(sum(x, |x, sum| sum + exp(arith, x - max))).ln()
+    }
+    per_isa!(isa, kernel, (x: &[f32]) -> f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,6 +289,22 @@ mod tests {
                 let want: Vec<f32> = x.chunks_exact(n).flat_map(naive).collect();
                 softmax_on(isa, &mut x, n);
                 assert_close(&x, &want, 5e-7, format!("{isa} n {n}"));
+            }
+        }
+    }
+
+    #[test]
+    fn log_sum_exp_agrees_with_the_definition() {
+        for isa in Isa::available() {
+            for n in [1, 7, 64, 1000] {
+                let x: Vec<f32> = numbers(n as u64, n).iter().map(|x| 20.0 * x).collect();
+                let want = x.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
+                assert!((log_sum_exp_on(isa, &x) - want).abs() < 1e-5, "{isa} {n}");
+            }
+            assert_eq!(log_sum_exp_on(isa, &[f32::NEG_INFINITY, 3.0]), 3.0);
+            assert_eq!(log_sum_exp_on(isa, &[]), f64::NEG_INFINITY);
+            for wrong in [&[f32::NAN, 1.0][..], &[f32::NEG_INFINITY; 3], &[f32::INFINITY, 0.0]] {
+                assert!(log_sum_exp_on(isa, wrong).is_nan(), "{isa} {wrong:?}");
             }
         }
     }

@@ -570,18 +570,18 @@ impl Arith for Neon {
 /// The features are those of the level in `isa.rs`. The kernel and what it calls are `#[inline(always)]`,
 /// or they would be compiled without them.
 macro_rules! per_isa {
-    ($isa:expr, $kernel:path, ($($arg:ident: $type:ty),* $(,)?)) => {{
+    ($isa:expr, $kernel:path, ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma,f16c")]
         #[allow(clippy::too_many_arguments)]
-        fn avx2($($arg: $type),*) {
+        fn avx2($($arg: $type),*) $(-> $result)? {
             // SAFETY: this function runs only where its features are.
             $kernel(unsafe { $crate::kernels::lanes::Avx2::new() }, $($arg),*)
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
         #[allow(clippy::too_many_arguments)]
-        fn avx512($($arg: $type),*) {
+        fn avx512($($arg: $type),*) $(-> $result)? {
             // SAFETY: this function runs only where its features are.
             $kernel(unsafe { $crate::kernels::lanes::Avx512::new() }, $($arg),*)
         }

@@ -53,8 +53,8 @@ pub fn matmul(w: &Grouped, range: Range<usize>, x: &[Tile], mut out: impl FnMut(
 #[inline]
 fn some<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; SIXTEEN]; 5]) -> usize {
     let mut rows = [from; SIXTEEN];
-    for r in 0..SIXTEEN {
-        rows[r] += r;
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row += r;
     }
     // In this row, or in that which comes after these sixteen.
     let ahead = if w.cols > AHEAD { AHEAD } else { SIXTEEN * w.cols };
@@ -63,15 +63,15 @@ fn some<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; S
     let (mut first, mut i) = (0, 0);
     while first < w.cols {
         let end = w.cols.min(first + w.period());
-        let mut parts = [[_mm512_setzero_si512(); 4]; T];
-        for j in 0..4 {
+        let mut parts = [[_mm512_setzero_si512(); T]; 4];
+        for (j, parts) in parts.iter_mut().enumerate() {
             let mut four: [&[u8]; 4] = [&[]; 4];
-            for r in 0..4 {
-                four[r] = &w.row(from + 4 * j + r)[first..end];
+            for (r, row) in four.iter_mut().enumerate() {
+                *row = &w.row(from + 4 * j + r)[first..end];
             }
             let sums = products::<T>(four, x, first, ahead);
             for t in 0..T {
-                parts[t][j] = quarter_sums(sums[t]);
+                parts[t] = quarter_sums(sums[t]);
             }
         }
         if first % w.group == 0 {
@@ -79,7 +79,7 @@ fn some<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; S
         }
         for t in 0..T {
             let x = &x[t];
-            let [a, b, c, d] = transpose_quarters(parts[t]);
+            let [a, b, c, d] = transpose_quarters([parts[0][t], parts[1][t], parts[2][t], parts[3][t]]);
             let dot = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
             let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(x.starts[i]), dot));
             y[t] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scales, _mm512_set1_ps(x.scales[i])), y[t]);

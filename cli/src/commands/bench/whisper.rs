@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use candle_engine::audio::{log_mel, SAMPLE_RATE};
-use candle_engine::kernels::threads::{set_threads, threads};
+use candle_engine::kernels::act::largest;
+use candle_engine::kernels::threads::{parallel_chunks, set_threads, threads};
 use candle_engine::kernels::Isa;
 use candle_engine::kv::{Batch, KvCache};
 use candle_engine::memory;
@@ -171,10 +172,15 @@ fn decode(model: &Whisper, memories: &[&Memory], steps: usize) -> Result<()> {
             batch.push(tokens, kv, false)?;
         }
         let logits = model.decoder().forward(&mut batch, memories)?;
-        let best = logits.argmax(1)?.to_vec1::<u32>()?;
-        feed = best.into_iter().map(|id| vec![id]).collect();
+        let (logits, vocab) = (logits.flatten_all()?.to_vec1::<f32>()?, logits.dim(1)?);
+        parallel_chunks(&mut feed, 1, |row, feed| feed[0] = vec![likeliest(&logits[row * vocab..][..vocab])]);
     }
     Ok(())
+}
+
+fn likeliest(logits: &[f32]) -> u32 {
+    let most = largest(logits);
+    logits.iter().position(|&logit| logit == most).unwrap_or(0) as u32
 }
 
 /// Milliseconds: the median of some repetitions, one more before to warm up.

@@ -1,5 +1,7 @@
 //! Which tokens may come next.
 
+use candle_engine::kernels::act::{largest, log_sum_exp};
+
 use super::super::Tokens;
 
 /// Rules over the logits of a step: what may not come is −∞ afterwards.
@@ -98,20 +100,10 @@ impl TimestampRules {
         }
         // Times count together: where they are likelier than any text, one of them comes.
         let (text, times) = logits.split_at_mut(begin);
-        let likeliest = text.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        if log_sum_exp(times) > f64::from(likeliest) {
+        if log_sum_exp(times) > f64::from(largest(text)) {
             forbid(text);
         }
     }
-}
-
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if most == f32::NEG_INFINITY {
-        return f64::NEG_INFINITY;
-    }
-    let sum: f64 = logits.iter().map(|&x| f64::from(x - most).exp()).sum();
-    f64::from(most) + sum.ln()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Finding the likeliest tokens of a window: greedily, by drawing, or among beams.
 
+use candle_engine::kernels::threads::parallel_chunks;
 use candle_engine::text::{Sampler, SamplerOptions};
 use candle_engine::Result;
 
@@ -74,7 +75,7 @@ impl Search {
     /// Takes the logits of the rows it asked for, and says which go on; none when the search has ended.
     ///
     /// Errors: `Input` if a logit is NaN or the rules leave nothing.
-    pub fn step(&mut self, rules: &Rules, logits: &[Vec<f32>]) -> Result<Vec<Next>> {
+    pub fn step(&mut self, rules: &Rules, logits: Vec<Vec<f32>>) -> Result<Vec<Next>> {
         match self {
             Self::Draw(draws) => {
                 let mut next = Vec::new();
@@ -101,6 +102,9 @@ impl Search {
     }
 }
 
+/// The best ways to go on: sum and token.
+type Best = Result<Vec<(f64, u32)>>;
+
 impl Draw {
     /// `None` at the end.
     fn step(&mut self, rules: &Rules, mut logits: Vec<f32>) -> Result<Option<u32>> {
@@ -116,15 +120,22 @@ impl Draw {
 }
 
 impl Beams {
-    fn step(&mut self, rules: &Rules, logits: &[Vec<f32>]) -> Result<Vec<Next>> {
+    fn step(&mut self, rules: &Rules, logits: Vec<Vec<f32>>) -> Result<Vec<Next>> {
+        // Of each beam as many as there are places, and one that may end.
+        let count = self.size + 1;
+        let mut beams: Vec<(&Hypothesis, Vec<f32>, Best)> =
+            self.alive.iter().zip(logits).map(|(beam, logits)| (beam, logits, Ok(Vec::new()))).collect();
+        parallel_chunks(&mut beams, 1, |_, beam| {
+            let (beam, logits, best) = &mut beam[0];
+            rules.apply(&beam.said, logits);
+            *best = log_total(logits).map(|total| {
+                let top = top(logits, count).into_iter();
+                top.map(|(id, logit)| (beam.sum + f64::from(logit) - total, id)).collect()
+            });
+        });
         let mut candidates: Vec<(f64, usize, u32)> = Vec::new();
-        for (row, (beam, logits)) in self.alive.iter().zip(logits).enumerate() {
-            let mut logits = logits.clone();
-            rules.apply(&beam.said, &mut logits);
-            let total = log_total(&logits)?;
-            // Of each beam as many as there are places, and one that may end.
-            let best = top(&logits, self.size + 1).into_iter();
-            candidates.extend(best.map(|(id, logit)| (beam.sum + f64::from(logit) - total, row, id)));
+        for (row, (_, _, best)) in beams.into_iter().enumerate() {
+            candidates.extend(best?.into_iter().map(|(sum, id)| (sum, row, id)));
         }
         candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
         let (mut alive, mut next) = (Vec::new(), Vec::new());
@@ -160,14 +171,22 @@ impl Beams {
 
 /// The likeliest tokens that may come, best first; the lower id first where equal.
 fn top(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+    const CHUNK: usize = 64;
     let mut best: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit == f32::NEG_INFINITY || best.len() == count && logit <= best[count - 1].1 {
+    for (chunk, logits) in logits.chunks(CHUNK).enumerate() {
+        let least = best.get(count - 1).map_or(f32::NEG_INFINITY, |(_, logit)| *logit);
+        // Most chunks have nothing for it, which all their numbers at once can tell.
+        if !logits.iter().fold(false, |any, &logit| any | (logit > least)) {
             continue;
         }
-        let at = best.partition_point(|(_, other)| *other >= logit);
-        best.insert(at, (id as u32, logit));
-        best.truncate(count);
+        for (i, &logit) in logits.iter().enumerate() {
+            if logit == f32::NEG_INFINITY || best.len() == count && logit <= best[count - 1].1 {
+                continue;
+            }
+            let at = best.partition_point(|(_, other)| *other >= logit);
+            best.insert(at, ((chunk * CHUNK + i) as u32, logit));
+            best.truncate(count);
+        }
     }
     best
 }

@@ -1,6 +1,7 @@
 //! Windows decoded together, once each.
 
 use candle_core::Tensor;
+use candle_engine::kernels::threads::parallel_chunks;
 use candle_engine::text::sampler::log_softmax;
 use candle_engine::{Error, Result};
 
@@ -195,8 +196,10 @@ pub(in crate::whisper) fn decode(
         // The rows of all windows that go on, end to end.
         let mut rows: Vec<Next> = Vec::new();
         let mut counts = Vec::with_capacity(windows.len());
-        for window in &mut windows {
-            let next = window.step(&rules)?;
+        let mut steps: Vec<_> = windows.iter_mut().map(|window| (window, Ok(Vec::new()))).collect();
+        parallel_chunks(&mut steps, 1, |_, step| step[0].1 = step[0].0.step(&rules));
+        for (window, next) in steps {
+            let next = next?;
             counts.push(next.len());
             let first = rows.len();
             rows.extend(next.into_iter().map(|(row, token)| (window.first + row, token)));
@@ -243,7 +246,7 @@ impl Window {
         if logits.is_empty() || self.room == 0 {
             return Ok(Vec::new());
         }
-        let next = self.search.step(rules, &logits)?;
+        let next = self.search.step(rules, logits)?;
         self.room -= 1;
         // What was chosen last is not fed: nobody asks what would come after it.
         Ok(if self.room == 0 { Vec::new() } else { next })
