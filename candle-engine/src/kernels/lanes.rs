@@ -38,6 +38,8 @@ pub(crate) trait Arith: Copy {
     fn sqrt_v(self, a: Self::V) -> Self::V;
     /// The larger of each pair; `b` where one of them is NaN.
     fn max_v(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a` where `by` is positive, else 0.
+    fn gate_v(self, a: Self::V, by: Self::V) -> Self::V;
     /// The sum of the lanes: halves are added to each other until one is left.
     fn sum_of(self, v: Self::V) -> f32;
     /// The largest of the lanes, none of which is NaN.
@@ -122,6 +124,11 @@ impl Arith for Plain {
     #[inline(always)]
     fn max_v(self, a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|l| if a[l] > b[l] { a[l] } else { b[l] })
+    }
+
+    #[inline(always)]
+    fn gate_v(self, a: Self::V, by: Self::V) -> Self::V {
+        std::array::from_fn(|l| if by[l] > 0.0 { a[l] } else { 0.0 })
     }
 
     #[inline(always)]
@@ -232,6 +239,32 @@ unsafe fn sqrt_512(a: std::arch::x86_64::__m512) -> std::arch::x86_64::__m512 {
     }
 }
 
+/// See [`Arith::gate_v`].
+///
+/// # Safety
+///
+/// The CPU has AVX.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn gate_256(a: std::arch::x86_64::__m256, by: std::arch::x86_64::__m256) -> std::arch::x86_64::__m256 {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller has the features.
+    unsafe { _mm256_and_ps(a, _mm256_cmp_ps::<_CMP_GT_OQ>(by, _mm256_setzero_ps())) }
+}
+
+/// See [`Arith::gate_v`].
+///
+/// # Safety
+///
+/// The CPU has AVX-512F.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn gate_512(a: std::arch::x86_64::__m512, by: std::arch::x86_64::__m512) -> std::arch::x86_64::__m512 {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller has the features.
+    unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(by, _mm512_setzero_ps()), a) }
+}
+
 /// See [`Arith::transpose_8x8`].
 ///
 /// # Safety
@@ -271,7 +304,7 @@ unsafe fn transpose_8x8(x: &[f32], x_row: usize, to: &mut [f32], to_row: usize) 
 macro_rules! x86 {
     ($name:ident, $features:literal, $v:ident, $n:literal, $splat:ident, $load:ident, $load_f16:ident,
      $widen:ident, $load_i8:ident, $widen_i8:ident, $to_float:ident, $store:ident, $mul:ident, $fma:ident,
-     $add:ident, $div:ident, $sqrt:ident, $max:ident, $sum_of:ident, $max_of:ident) => {
+     $add:ident, $div:ident, $sqrt:ident, $gate:ident, $max:ident, $sum_of:ident, $max_of:ident) => {
         #[doc = concat!("`", $features, "`")]
         #[derive(Clone, Copy)]
         pub(crate) struct $name(());
@@ -359,6 +392,12 @@ macro_rules! x86 {
             }
 
             #[inline(always)]
+            fn gate_v(self, a: Self::V, by: Self::V) -> Self::V {
+                // SAFETY: the value of `self` proves the features.
+                unsafe { $gate(a, by) }
+            }
+
+            #[inline(always)]
             fn transpose_8x8(self, x: &[f32], x_row: usize, to: &mut [f32], to_row: usize) {
                 // SAFETY: the value of `self` proves the features.
                 unsafe { transpose_8x8(x, x_row, to, to_row) }
@@ -433,6 +472,7 @@ x86!(
     _mm256_add_ps,
     _mm256_div_ps,
     _mm256_sqrt_ps,
+    gate_256,
     _mm256_max_ps,
     sum_of_256,
     max_of_256
@@ -456,6 +496,7 @@ x86!(
     _mm512_add_ps,
     div_512,
     sqrt_512,
+    gate_512,
     _mm512_max_ps,
     sum_of_512,
     max_of_512
@@ -527,6 +568,13 @@ impl Arith for Neon {
     fn sqrt_v(self, a: Self::V) -> Self::V {
         // SAFETY: NEON is part of the baseline.
         unsafe { std::arch::aarch64::vsqrtq_f32(a) }
+    }
+
+    #[inline(always)]
+    fn gate_v(self, a: Self::V, by: Self::V) -> Self::V {
+        use std::arch::aarch64::*;
+        // SAFETY: NEON is part of the baseline.
+        unsafe { vbslq_f32(vcgtq_f32(by, vdupq_n_f32(0.0)), a, vdupq_n_f32(0.0)) }
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::matrix::Matrix;
-use crate::kernels::lanes::{per_isa, Arith, LANES};
+use crate::kernels::lanes::{per_isa, Arith};
 use crate::kernels::math::{exp, ln};
 use crate::kernels::Isa;
 
@@ -56,7 +56,7 @@ pub(super) fn softmax_cross_entropy_on(
     loss
 }
 
-/// Sixteen rows at a time, one in each lane.
+/// Eight rows at a time, one in each lane.
 #[inline(always)]
 fn kernel<A: Arith>(
     arith: A,
@@ -66,7 +66,7 @@ fn kernel<A: Arith>(
     gradient: &mut Matrix,
     loss: &mut f32,
 ) {
-    let (classes, width, panels) = (logits.cols(), logits.width(), logits.panels());
+    let classes = logits.cols();
     let weight = |class: usize| how.weights.get(class).copied().unwrap_or(1.0);
     let (total, all) = if how.weights.is_empty() {
         (labels.len() as f32, classes as f32)
@@ -75,72 +75,90 @@ fn kernel<A: Arith>(
     };
     let (sharp, smooth) = (1.0 - how.label_smoothing, how.label_smoothing / classes as f32);
     let mut sum_of_losses = 0.0;
-    for (block, labels) in labels.chunks(LANES).enumerate() {
-        let rows = block * LANES..block * LANES + labels.len();
-        let mut largest = [f32::NEG_INFINITY; LANES];
-        for first in (0..classes).step_by(GROUP) {
-            for x in columns(arith, logits, &rows, first).iter().take(classes - first) {
-                for (largest, &x) in largest.iter_mut().zip(x) {
+    let mut group = [[0.0; EIGHT]; EIGHT];
+    for (block, labels) in labels.chunks(EIGHT).enumerate() {
+        let rows = block * EIGHT..block * EIGHT + labels.len();
+        let mut largest = [f32::NEG_INFINITY; EIGHT];
+        for first in (0..classes).step_by(EIGHT) {
+            columns(arith, logits, &rows, first, &mut group);
+            for x in group.iter().take(classes - first) {
+                for l in 0..EIGHT {
                     // A number that is none wins, so that it shows in the loss.
-                    *largest = if x > *largest || x.is_nan() { x } else { *largest };
+                    largest[l] = if x[l] > largest[l] || x[l].is_nan() { x[l] } else { largest[l] };
                 }
             }
         }
-        let (mut sums, mut smoothed) = ([0.0; LANES], [0.0; LANES]);
-        for first in (0..classes).step_by(GROUP) {
-            let mut group = columns(arith, logits, &rows, first);
-            for (class, x) in (first..).zip(&mut group) {
-                if class >= classes {
-                    x.fill(0.0);
-                    continue;
-                }
+        // A lane without a row has no label, and counts nothing.
+        let (mut label_of, mut counts) = ([u32::MAX; EIGHT], [0.0; EIGHT]);
+        for ((to, count), &label) in label_of.iter_mut().zip(&mut counts).zip(labels) {
+            (*to, *count) = (label, sharp * weight(label as usize));
+        }
+        let (mut sums, mut smoothed, mut targets) = ([0.0; EIGHT], [0.0; EIGHT], [0.0; EIGHT]);
+        for first in (0..classes).step_by(EIGHT) {
+            // Few classes are all at hand.
+            if classes > EIGHT {
+                columns(arith, logits, &rows, first, &mut group);
+            }
+            for (class, x) in (first..classes).zip(&mut group) {
                 let share = smooth * weight(class);
-                for l in 0..LANES {
+                for l in 0..EIGHT {
                     let below = x[l] - largest[l];
+                    smoothed[l] += share * below;
+                    targets[l] = if label_of[l] == class as u32 { below } else { targets[l] };
                     x[l] = exp(arith, below);
                     sums[l] += x[l];
-                    smoothed[l] += share * below;
+                }
+            }
+        }
+        // −sharp · w_y · log p_y − smooth · Σ w · log p
+        let (mut losses, mut scales) = ([0.0; EIGHT], [0.0; EIGHT]);
+        for l in 0..EIGHT {
+            let log = ln(arith, sums[l]);
+            losses[l] = counts[l] * (log - targets[l]) + smooth * all * log - smoothed[l];
+            scales[l] = (counts[l] + smooth * all) / (sums[l] * total);
+            counts[l] /= total;
+        }
+        sum_of_losses += losses[..labels.len()].iter().sum::<f32>();
+        // d/dx = p · (sharp · w_y + smooth · Σ w) − sharp · w_y · [y] − smooth · w
+        for first in (0..classes).step_by(EIGHT) {
+            if classes > EIGHT {
+                columns(arith, logits, &rows, first, &mut group);
+                for x in &mut group {
+                    for l in 0..EIGHT {
+                        x[l] = exp(arith, x[l] - largest[l]);
+                    }
+                }
+            }
+            for (class, x) in (first..).zip(&mut group) {
+                let share = smooth * weight(class) / total;
+                for l in 0..EIGHT {
+                    let count = if label_of[l] == class as u32 { counts[l] } else { 0.0 };
+                    let d = x[l] * scales[l] - count - share;
+                    // The padding stays zero.
+                    x[l] = if class < classes { d } else { 0.0 };
                 }
             }
             set_columns(arith, &group, gradient, &rows, first);
-        }
-        let mut logs = [0.0; LANES];
-        logs.iter_mut().zip(sums).for_each(|(log, sum)| *log = ln(arith, sum));
-        for (l, (row, &label)) in rows.zip(labels).enumerate() {
-            let (label, at) = (label as usize, logits.at(row, label as usize));
-            let target = logits.data()[at] - largest[l];
-            sum_of_losses +=
-                sharp * weight(label) * (logs[l] - target) + smooth * all * logs[l] - smoothed[l];
-            // d/dx = p · (sharp · w_y + smooth · Σ w) − sharp · w_y · [y] − smooth · w
-            let scale = (sharp * weight(label) + smooth * all) / (sums[l] * total);
-            for panel in 0..panels {
-                let out = &mut gradient.data_mut()[(panel * logits.rows() + row) * width..][..width];
-                out.iter_mut().for_each(|out| *out *= scale);
-                if smooth != 0.0 {
-                    let classes = panel * width..classes;
-                    out.iter_mut()
-                        .zip(classes)
-                        .for_each(|(out, class)| *out -= smooth * weight(class) / total);
-                }
-            }
-            gradient.data_mut()[at] -= sharp * weight(label) / total;
         }
     }
     *loss = sum_of_losses / total;
 }
 
-/// Columns that are read together.
-const GROUP: usize = 8;
+/// Rows and columns that are read together.
+const EIGHT: usize = 8;
 
-/// Columns from `first` on, of up to sixteen rows; lanes of no row hold what the last row does.
+/// Columns from `first` on, of up to eight rows; lanes of no row hold what the last row does.
 #[inline(always)]
-fn columns<A: Arith>(arith: A, x: &Matrix, rows: &Range<usize>, first: usize) -> [[f32; LANES]; GROUP] {
-    let mut columns = [[0.0; LANES]; GROUP];
-    if rows.len() == LANES {
-        for half in [0, GROUP] {
-            let from = &x.data()[x.at(rows.start + half, first)..];
-            arith.transpose_8x8(from, x.width(), &mut columns.as_flattened_mut()[half..], LANES);
-        }
+fn columns<A: Arith>(
+    arith: A,
+    x: &Matrix,
+    rows: &Range<usize>,
+    first: usize,
+    columns: &mut [[f32; EIGHT]; EIGHT],
+) {
+    if rows.len() == EIGHT {
+        let from = &x.data()[x.at(rows.start, first)..];
+        arith.transpose_8x8(from, x.width(), columns.as_flattened_mut(), EIGHT);
     } else {
         for (c, column) in columns.iter_mut().enumerate().take(x.cols() - first) {
             for (l, to) in column.iter_mut().enumerate() {
@@ -148,24 +166,21 @@ fn columns<A: Arith>(arith: A, x: &Matrix, rows: &Range<usize>, first: usize) ->
             }
         }
     }
-    columns
 }
 
 /// The reverse of [`columns`].
 #[inline(always)]
 fn set_columns<A: Arith>(
     arith: A,
-    columns: &[[f32; LANES]; GROUP],
+    columns: &[[f32; EIGHT]; EIGHT],
     x: &mut Matrix,
     rows: &Range<usize>,
     first: usize,
 ) {
     let width = x.width();
-    if rows.len() == LANES {
-        for half in [0, GROUP] {
-            let at = x.at(rows.start + half, first);
-            arith.transpose_8x8(&columns.as_flattened()[half..], LANES, &mut x.data_mut()[at..], width);
-        }
+    if rows.len() == EIGHT {
+        let at = x.at(rows.start, first);
+        arith.transpose_8x8(columns.as_flattened(), EIGHT, &mut x.data_mut()[at..], width);
     } else {
         for (c, column) in columns.iter().enumerate() {
             for (row, from) in rows.clone().zip(column) {

@@ -163,11 +163,24 @@ impl<A: Arith> Tiles<A> for Steps<'_> {
             multiply(arith, operands, &mut sums);
         }
         let relu = ends && matches!(epilogue, Epilogue::BiasRelu(_));
+        let gate = match epilogue {
+            Epilogue::Gate(by) if ends => {
+                Some(&by.data()[(panel * x.rows + rows.start + row) * width..][..R * width])
+            }
+            _ => None,
+        };
         for (r, sums) in sums.iter().enumerate() {
-            for p in 0..P {
-                // What is not a number stays so.
-                let sum = if relu { arith.max_v(arith.splat(0.0), sums[p]) } else { sums[p] };
-                arith.store(sum, &mut out[r * width + col + p * A::N..]);
+            for (p, sum) in sums.iter().enumerate() {
+                let at = r * width + col + p * A::N;
+                let mut sum = *sum;
+                if relu {
+                    // What is not a number stays so.
+                    sum = arith.max_v(arith.splat(0.0), sum);
+                }
+                if let Some(by) = gate {
+                    sum = arith.gate_v(sum, arith.load(&by[at..]));
+                }
+                arith.store(sum, &mut out[at..]);
             }
         }
     }
@@ -175,24 +188,13 @@ impl<A: Arith> Tiles<A> for Steps<'_> {
     #[inline(always)]
     fn complete<const R: usize>(&mut self, _: A, row: usize) {
         let Job { x, ref rows, width, panel, epilogue, .. } = *self.job;
+        let Epilogue::Scale(by) = epilogue else { return };
         if self.steps.end < x.cols {
             return;
         }
         let out = &mut self.out[row * width..][..R * width];
-        let first = (panel * x.rows + rows.start + row) * width;
-        match epilogue {
-            Epilogue::Gate(by) => {
-                for (out, by) in out.iter_mut().zip(&by.data()[first..][..R * width]) {
-                    *out = if *by > 0.0 { *out } else { 0.0 };
-                }
-            }
-            Epilogue::Scale(by) => {
-                for (out, by) in out.iter_mut().zip(&by.data()[first..][..R * width]) {
-                    *out *= by;
-                }
-            }
-            _ => {}
-        }
+        let by = &by.data()[(panel * x.rows + rows.start + row) * width..][..R * width];
+        out.iter_mut().zip(by).for_each(|(out, by)| *out *= by);
     }
 }
 

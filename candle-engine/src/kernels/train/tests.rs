@@ -1,14 +1,16 @@
 //! Every level against plain sums in f64, over shapes that end inside tiles and panels.
 
 use super::gradient::{bias_gradient_on, weight_gradient_on};
+use super::loss::softmax_cross_entropy_on;
 use super::product::{product_on, Weights};
 use super::*;
 use crate::kernels::testing::{assert_close, numbers};
 use crate::kernels::Isa;
 
 /// Rows, inputs, outputs.
-const SHAPES: [(usize, usize, usize); 9] = [
+const SHAPES: [(usize, usize, usize); 10] = [
     (1, 1, 1),
+    (9, 70, 3),
     (3, 2, 16),
     (8, 33, 17),
     (13, 16, 32),
@@ -131,5 +133,47 @@ fn padding_stays_zero() {
     for matrix in [&w, &moments[0], &moments[1]] {
         let inside = matrix.to_rows().iter().filter(|x| **x != 0.0).count();
         assert_eq!(matrix.data().iter().filter(|x| **x != 0.0).count(), inside, "{matrix:?}");
+    }
+}
+
+#[test]
+fn cross_entropies_are_those_of_f64() {
+    for isa in Isa::available() {
+        for (seed, (rows, classes)) in
+            [(1, 2), (8, 8), (19, 10), (16, 16), (5, 17), (24, 45)].into_iter().enumerate()
+        {
+            let what = format!("{isa} {rows}x{classes}");
+            let x: Vec<f32> = numbers(seed as u64, rows * classes).iter().map(|x| x * 8.0).collect();
+            let labels: Vec<u32> = (0..rows).map(|row| (row * 7 % classes) as u32).collect();
+            let weights = numbers(9, classes).iter().map(|x| x + 1.5).collect();
+            for how in [CrossEntropy::default(), CrossEntropy { label_smoothing: 0.2, weights }] {
+                let weight = |class: usize| how.weights.get(class).map_or(1.0, |w| f64::from(*w));
+                let smooth = f64::from(how.label_smoothing);
+                let total: f64 = labels.iter().map(|label| weight(*label as usize)).sum();
+                let (mut loss, mut slopes) = (0.0, Vec::new());
+                for (x, label) in x.chunks(classes).zip(&labels) {
+                    let log = x.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
+                    // What each class's −log p counts.
+                    let counts: Vec<f64> = (0..classes)
+                        .map(|class| {
+                            let sharp = if class == *label as usize { 1.0 - smooth } else { 0.0 };
+                            weight(class) * (sharp + smooth / classes as f64) / total
+                        })
+                        .collect();
+                    let all: f64 = counts.iter().sum();
+                    for (x, count) in x.iter().zip(counts) {
+                        loss += count * (log - f64::from(*x));
+                        slopes.push(((f64::from(*x) - log).exp() * all - count) as f32);
+                    }
+                }
+                let logits = Matrix::from_rows(rows, classes, &x);
+                let mut gradient = Matrix::zeros(rows, classes);
+                let got = softmax_cross_entropy_on(isa, &how, &logits, &labels, &mut gradient);
+                assert_close(&[got], &[loss as f32], 1e-6, &what);
+                assert_close(&gradient.to_rows(), &slopes, 2e-7, &what);
+                let inside = gradient.to_rows().iter().filter(|x| **x != 0.0).count();
+                assert_eq!(gradient.data().iter().filter(|x| **x != 0.0).count(), inside, "{what}: padding");
+            }
+        }
     }
 }

@@ -116,18 +116,29 @@ pub(super) fn apply<A: Arith>(arith: A, rule: &Rule, w: &mut [f32], g: &[f32], m
         Rule::Sgd { lr, weight_decay, momentum, dampening, nesterov } => {
             let (down, decay, momentum) = (all(-lr), all(weight_decay), all(momentum));
             let grow = all(1.0 - dampening);
-            for (w, g) in wg {
-                let old = arith.load(w);
-                let g = fma(decay, old, arith.load(g));
-                let mut step = g;
-                if let Some(m) = m.next() {
-                    step = fma(momentum, arith.load(m), arith.mul_v(grow, g));
-                    arith.store(step, m);
-                    if nesterov {
-                        step = fma(momentum, step, g);
-                    }
+            // A loop for each kind: a tile's update is short, and in the way of the next tile's sums.
+            if m.len() == 0 {
+                for (w, g) in wg {
+                    let old = arith.load(w);
+                    let g = fma(decay, old, arith.load(g));
+                    arith.store(fma(down, g, old), w);
                 }
-                arith.store(fma(down, step, old), w);
+            } else if nesterov {
+                for ((w, g), m) in wg.zip(m) {
+                    let old = arith.load(w);
+                    let g = fma(decay, old, arith.load(g));
+                    let moment = fma(momentum, arith.load(m), arith.mul_v(grow, g));
+                    arith.store(moment, m);
+                    arith.store(fma(down, fma(momentum, moment, g), old), w);
+                }
+            } else {
+                for ((w, g), m) in wg.zip(m) {
+                    let old = arith.load(w);
+                    let g = fma(decay, old, arith.load(g));
+                    let moment = fma(momentum, arith.load(m), arith.mul_v(grow, g));
+                    arith.store(moment, m);
+                    arith.store(fma(down, moment, old), w);
+                }
             }
         }
         Rule::Adam { rate, root, beta2, grow: [grow1, grow2], eps, weight_decay, keep } => {
