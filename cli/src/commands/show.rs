@@ -34,6 +34,13 @@ struct Report {
     stop_tokens: Vec<u32>,
     license: Option<String>,
     files: Vec<FileRow>,
+    #[serde(flatten)]
+    lists: Lists,
+}
+
+/// What `--tensors` and `--check` ask for.
+#[derive(Debug, Default, Serialize)]
+struct Lists {
     #[serde(skip_serializing_if = "Option::is_none")]
     tensors: Option<Vec<TensorRow>>,
     /// The tensors that are not all finite.
@@ -75,27 +82,66 @@ pub fn run(args: &Show, ui: &Ui) -> Outcome {
     let source = load::locate(&word, ui)?;
     if let Source::Folder(dir) = &source {
         if Mlp::is_in(dir) {
-            return mlp::run(dir, args.json);
+            let weights = Checkpoint::open(&source)?.weights?;
+            let lists = Lists::new(args, &*weights, totals(&*weights).iter().map(|f| f.bytes).sum(), ui);
+            mlp::run(dir, args.json, &lists)?;
+            return lists.verdict();
         }
     }
     let checkpoint = Checkpoint::open(&source)?;
     let mut report = report(word, &checkpoint);
     if let Ok(weights) = &checkpoint.weights {
-        report.tensors = args.tensors.then(|| tensors(&**weights).into_iter().map(TensorRow::from).collect());
-        report.check = args.check.then(|| check(&**weights, report.bytes, ui));
+        report.lists = Lists::new(args, &**weights, report.bytes, ui);
     }
     if args.json {
         output::json(&report)?;
     } else {
         print(&report)?;
     }
-    match (&report.check, report.problems.first()) {
-        (_, Some(problem)) => Err(Failure::input(problem).with_code(LOAD)),
-        (Some(bad), _) if !bad.is_empty() => {
-            let what = format!("{} tensors hold NaN or infinity", bad.len());
-            Err(Failure::input(what).with_code(LOAD))
+    match report.problems.first() {
+        Some(problem) => Err(Failure::input(problem).with_code(LOAD)),
+        None => report.lists.verdict(),
+    }
+}
+
+impl Lists {
+    fn new(args: &Show, weights: &dyn Weights, bytes: u64, ui: &Ui) -> Self {
+        Self {
+            tensors: args.tensors.then(|| tensors(weights).into_iter().map(TensorRow::from).collect()),
+            check: args.check.then(|| check(weights, bytes, ui)),
         }
-        _ => Ok(()),
+    }
+
+    /// An error if a tensor that was checked is not all finite.
+    fn verdict(&self) -> Outcome {
+        match &self.check {
+            Some(bad) if !bad.is_empty() => {
+                let what = format!("{} tensors hold NaN or infinity", bad.len());
+                Err(Failure::input(what).with_code(LOAD))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn print(&self) -> Outcome {
+        if let Some(tensors) = &self.tensors {
+            let shape = |t: &TensorRow| t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
+            let row = |t: &TensorRow| [t.name.clone(), t.format.clone(), shape(t), output::bytes(t.bytes)];
+            output::line("")?;
+            output::table(
+                ["tensor", "format", "shape", "size"],
+                &tensors.iter().map(row).collect::<Vec<_>>(),
+            )?;
+        }
+        if let Some(bad) = &self.check {
+            output::line("")?;
+            if bad.is_empty() {
+                return output::line("all numbers are finite");
+            }
+            let row = |c: &CheckRow| [c.name.clone(), c.nan.to_string(), c.infinite.to_string()];
+            output::table(["tensor", "NaN", "infinite"], &bad.iter().map(row).collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 }
 
@@ -123,8 +169,7 @@ fn report(model: String, checkpoint: &Checkpoint) -> Report {
             .iter()
             .map(|path| FileRow { bytes: size(path), path: path.clone() })
             .collect(),
-        tensors: None,
-        check: None,
+        lists: Lists::default(),
     }
 }
 
@@ -227,22 +272,7 @@ fn print(report: &Report) -> Outcome {
     }
     let text: String = lines.iter().map(|(key, value)| format!("{key:<14}{value}\n")).collect();
     output::piece(&text)?;
-
-    if let Some(tensors) = &report.tensors {
-        let shape = |t: &TensorRow| t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
-        let row = |t: &TensorRow| [t.name.clone(), t.format.clone(), shape(t), output::bytes(t.bytes)];
-        output::line("")?;
-        output::table(["tensor", "format", "shape", "size"], &tensors.iter().map(row).collect::<Vec<_>>())?;
-    }
-    if let Some(bad) = &report.check {
-        output::line("")?;
-        if bad.is_empty() {
-            return output::line("all numbers are finite");
-        }
-        let row = |c: &CheckRow| [c.name.clone(), c.nan.to_string(), c.infinite.to_string()];
-        output::table(["tensor", "NaN", "infinite"], &bad.iter().map(row).collect::<Vec<_>>())?;
-    }
-    Ok(())
+    report.lists.print()
 }
 
 impl From<FormatTotal> for FormatRow {

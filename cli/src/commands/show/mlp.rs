@@ -5,17 +5,24 @@ use std::path::Path;
 use candle_engine_models::mlp::{Kind, Mlp, Target};
 use serde_json::json;
 
+use super::Lists;
 use crate::exit::Outcome;
 use crate::output;
 
-pub fn run(dir: &Path, as_json: bool) -> Outcome {
+pub fn run(dir: &Path, as_json: bool, lists: &Lists) -> Outcome {
     let mlp = Mlp::load(dir)?;
     let network = mlp.architecture.widths(&mlp.schema);
     if as_json {
-        return output::json(&json!({
+        let mut report = json!({
             "model": dir, "architecture": "mlp", "network": network, "parameters": mlp.parameters(),
             "config": mlp.architecture, "schema": mlp.schema,
-        }));
+        });
+        for (name, list) in [("tensors", json!(lists.tensors)), ("check", json!(lists.check))] {
+            if !list.is_null() {
+                report[name] = list;
+            }
+        }
+        return output::json(&report);
     }
     let target = match &mlp.schema.target {
         Target::Classes { name, labels } => format!("{name}: {}", labels.join(", ")),
@@ -41,5 +48,6 @@ pub fn run(dir: &Path, as_json: bool) -> Outcome {
             [input.name.clone(), what]
         })
         .collect();
-    output::table(["input", "what"], &rows)
+    output::table(["input", "what"], &rows)?;
+    lists.print()
 }
