@@ -195,6 +195,8 @@ fn data_that_nothing_can_be_learnt_from() -> Result<()> {
         &["`z`", "`a`"],
     );
     fails(Data::new(&csv("a,y\n1,p\n")?, &Hints::default(), 0.1, 1), &["0.1 of 1 rows"]);
+    let empty = Table::from_bytes(b"{}\n{}\n{}\n", "empty.jsonl")?;
+    fails(Data::new(&empty, &Hints::default(), 0.3, 1), &["empty.jsonl", "no columns"]);
 
     let mlp = fit(&data(&flowers(60))?, &Architecture::default(), &quick())?;
     let with = |row: &str| csv(&format!("length,width,colour,place,kind\n{row}\n"));

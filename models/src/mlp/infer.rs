@@ -46,7 +46,10 @@ impl Schema {
     pub fn infer(table: &Table, hints: &Hints, train: &[usize]) -> Result<Self> {
         let target = match &hints.target {
             Some(name) => table.column(name)?,
-            None => table.target.unwrap_or(table.columns.len() - 1),
+            None => table
+                .target
+                .or(table.columns.len().checked_sub(1))
+                .ok_or_else(|| Error::Input(format!("{}: its rows have no columns", table.source)))?,
         };
         let numbered =
             |names: &[String]| names.iter().map(|name| table.column(name)).collect::<Result<Vec<_>>>();
