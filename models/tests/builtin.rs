@@ -53,6 +53,7 @@ fn the_same_seed_tells_the_same_story() {
 fn the_listener_writes_down_its_sample() {
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/audio/sample.wav");
     let whisper = Whisper::open("builtin", &LoadOptions::default()).unwrap();
+    assert!(!whisper.takes_previous_text(), "as its generation_config.json says");
     let recording = whisper.listen(Audio::open(sample).unwrap());
     let segments = whisper.transcribe(recording, &TranscribeOptions::default()).unwrap();
     let texts: Vec<String> = segments.map(|segment| segment.unwrap().text.trim().to_owned()).collect();

@@ -86,6 +86,7 @@ pub(super) fn open(path: &Path) -> Result<Parts> {
         config,
         tokenizer,
         alignment_heads: None,
+        takes_previous_text: true,
         activations: Activations::default(),
         weights: Arc::new(Renamed(ggml)),
     })

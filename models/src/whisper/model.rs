@@ -17,6 +17,7 @@ pub struct Whisper {
     pub(super) decoder: TextDecoder,
     pub(super) tokens: Result<Tokens, Arc<Error>>,
     pub(super) alignment_heads: Vec<(usize, usize)>,
+    pub(super) takes_previous_text: bool,
     pub(super) weights: Arc<dyn Weights>,
     pub(super) load_time: Duration,
 }
@@ -52,6 +53,11 @@ impl Whisper {
     /// Layers and heads of the cross-attention that follow the words in time.
     pub fn alignment_heads(&self) -> &[(usize, usize)] {
         &self.alignment_heads
+    }
+
+    /// Whether earlier text helps it: what `condition_on_prev_tokens` in its `generation_config.json` says, else yes.
+    pub fn takes_previous_text(&self) -> bool {
+        self.takes_previous_text
     }
 
     /// The checkpoint.

@@ -32,6 +32,7 @@ pub(super) struct Parts {
     pub tokenizer: Result<Tokenizer>,
     pub multilingual: Option<bool>,
     pub alignment_heads: Option<Vec<(usize, usize)>>,
+    pub takes_previous_text: bool,
     pub activations: Activations,
 }
 
@@ -120,6 +121,8 @@ fn parts(
     let config = WhisperConfig::from_hf(hf).at(dir.join("config.json").display())?;
     let place = dir.join("generation_config.json");
     let heads = generation.map_or(Ok(None), alignment_heads).at(place.display())?;
+    let previous = |g: &HfConfig| g.flag("condition_on_prev_tokens", true);
+    let takes_previous_text = generation.map_or(Ok(true), previous).at(place.display())?;
     let multilingual = generation.filter(|g| g.get("is_multilingual").is_some());
     let multilingual =
         multilingual.map(|g| g.flag("is_multilingual", true)).transpose().at(place.display())?;
@@ -130,6 +133,7 @@ fn parts(
         tokenizer,
         multilingual,
         alignment_heads: heads,
+        takes_previous_text,
     })
 }
 
@@ -142,7 +146,8 @@ fn alignment_heads(generation: &HfConfig) -> Result<Option<Vec<(usize, usize)>>>
 }
 
 fn assemble(name: String, parts: Parts, options: &LoadOptions) -> Result<Whisper> {
-    let Parts { config, mut weights, tokenizer, multilingual, alignment_heads, mut activations } = parts;
+    let Parts { config, mut weights, tokenizer, multilingual, mut activations, .. } = parts;
+    let takes_previous_text = parts.takes_previous_text;
     if let Some(recipe) = &options.quantize {
         let quantized = whisper_in_memory(recipe, weights)?;
         (weights, activations) = (quantized.weights, quantized.activations);
@@ -176,7 +181,7 @@ fn assemble(name: String, parts: Parts, options: &LoadOptions) -> Result<Whisper
     let decoder = TextDecoder::load(&config, &loader, &format!("{prefix}decoder"), head, kinds)?;
 
     let tokens = tokenizer.and_then(|tokenizer| Tokens::new(tokenizer, config.vocab, multilingual));
-    let alignment_heads = alignment_heads.unwrap_or_else(|| known_heads(&config));
+    let alignment_heads = parts.alignment_heads.unwrap_or_else(|| known_heads(&config));
     let (layers, heads) = (config.decoder.layers, config.decoder.heads);
     if let Some((layer, head)) = alignment_heads.iter().find(|(l, h)| *l >= layers || *h >= heads) {
         let what = format!("[{layer}, {head}]: the decoder has {layers} layers of {heads} heads");
@@ -184,7 +189,17 @@ fn assemble(name: String, parts: Parts, options: &LoadOptions) -> Result<Whisper
     }
     let tokens = tokens.map_err(Arc::new);
     let load_time = Default::default();
-    Ok(Whisper { name, config, encoder, decoder, tokens, alignment_heads, weights, load_time })
+    Ok(Whisper {
+        name,
+        config,
+        encoder,
+        decoder,
+        tokens,
+        alignment_heads,
+        takes_previous_text,
+        weights,
+        load_time,
+    })
 }
 
 #[cfg(test)]

@@ -58,7 +58,8 @@ def main(state, out):
         "is_multilingual": True, "lang_to_id": {LANGUAGE: id(LANGUAGE)},
         "task_to_id": {"transcribe": id(TRANSCRIBE), "translate": id(TRANSLATE)}, "no_timestamps_token_id": id(NO_TIMESTAMPS),
         "prev_sot_token_id": id(PREVIOUS), "max_initial_timestamp_index": 50, "suppress_tokens": [], "begin_suppress_tokens": [id(END)],
-        "max_length": model.config.max_target_positions, "return_timestamps": False, "alignment_heads": alignment_heads(model, tokenizer),
+        "max_length": model.config.max_target_positions, "return_timestamps": False, "condition_on_prev_tokens": False,
+        "alignment_heads": alignment_heads(model, tokenizer),
     }
     processor = {
         "feature_extractor_type": "WhisperFeatureExtractor", "processor_class": "WhisperProcessor", "feature_size": BANDS,

@@ -104,7 +104,7 @@ def train(a):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("speech", type=Path), p.add_argument("model", type=Path)
-    p.add_argument("--steps", type=int, default=5000)
+    p.add_argument("--steps", type=int, default=7600)
     p.add_argument("--stop", type=int, help="step to stop at, to go on with other windows")
     p.add_argument("--state", type=Path, default=Path("state.pt"))
     p.add_argument("--threads", type=int, default=1)

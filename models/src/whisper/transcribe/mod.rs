@@ -226,7 +226,8 @@ impl Transcription<'_> {
         self.reports.push(report);
         if !together {
             let said: Vec<u32> = found.iter().flat_map(|segment| segment.tokens.iter().copied()).collect();
-            let trusted = self.options.condition_on_previous_text && decoded.temperature <= TRUSTED;
+            let wanted = self.options.condition_on_previous_text && self.model.takes_previous_text();
+            let trusted = wanted && decoded.temperature <= TRUSTED;
             self.previous.add(&said, trusted);
             // Times that do not go on would be heard for ever.
             self.windows.go_to(if next > span.seek { next } else { span.seek + span.size });

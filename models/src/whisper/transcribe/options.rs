@@ -23,7 +23,8 @@ pub struct TranscribeOptions {
     pub thresholds: Thresholds,
     /// Tokens that never come; −1 stands for symbols that are not said.
     pub suppress_tokens: Vec<i64>,
-    /// Lets each window know what was said before it: more consistent, but a loop may go on.
+    /// Lets each window know what was said before it: more consistent, but a loop may go on. Only where
+    /// [`Whisper::takes_previous_text`](crate::whisper::Whisper::takes_previous_text).
     pub condition_on_previous_text: bool,
     /// Text that may have stood before the first window: names, spelling, style.
     pub initial_prompt: Option<String>,
