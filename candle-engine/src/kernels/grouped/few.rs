@@ -8,17 +8,15 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::vnni::{load_line, load_quads, WIDE};
 use super::{avx2, Grouped};
-use crate::kernels::panel::{quarter_sums, transpose_quarters, Tile, QUAD, SIXTEEN};
+use crate::kernels::panel::{from_array, quarter_sums, to_array, transpose_quarters, Tile, QUAD, SIXTEEN};
 
 /// Tokens up to which this is faster than a panel.
 pub const FEW: usize = 6;
 
 /// Bytes from what is multiplied to what is fetched, in long rows.
 const AHEAD: usize = 2048;
-
-/// Weights of a row that are multiplied at once.
-const WIDE: usize = 64;
 
 /// `out(row, t, y)` for runs of the rows `range` of `w` and each token.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -75,7 +73,7 @@ fn some<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; S
             }
         }
         if first % w.group == 0 {
-            scales = load(&w.scales(rows, first / w.group).0);
+            scales = from_array(&w.scales(rows, first / w.group).0);
         }
         for t in 0..T {
             let x = &x[t];
@@ -89,15 +87,14 @@ fn some<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; S
                 for r in 0..SIXTEEN {
                     weights[r] = w.weight(rows[r], outlier.input);
                 }
-                y[t] = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), load(&weights), y[t]);
+                y[t] = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), from_array(&weights), y[t]);
                 outliers[t] += 1;
             }
         }
         (first, i) = (end, i + 1);
     }
     for t in 0..T {
-        // SAFETY: sixteen floats, and any alignment will do.
-        unsafe { _mm512_storeu_ps(out[t].as_mut_ptr(), y[t]) };
+        out[t] = to_array(y[t]);
     }
     T
 }
@@ -119,7 +116,7 @@ fn products<const T: usize>(rows: [&[u8]; 4], x: &[Tile], first: usize, ahead: u
             let row = &rows[r][at..at + here];
             _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ahead).cast());
             // Unsigned: 128 is added. Past the end of a row activations are zero.
-            let weights = _mm512_xor_si512(load_bytes(row), _mm512_set1_epi8(i8::MIN));
+            let weights = _mm512_xor_si512(load_line(row), _mm512_set1_epi8(i8::MIN));
             for t in 0..T {
                 sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], weights, a[t]);
             }
@@ -127,37 +124,4 @@ fn products<const T: usize>(rows: [&[u8]; 4], x: &[Tile], first: usize, ahead: u
         at += here;
     }
     sums
-}
-
-/// Up to 64 activations, and zeros.
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn load_quads(quads: &[i32]) -> __m512i {
-    // SAFETY: no quad beyond the slice is read, and any alignment will do.
-    unsafe {
-        match quads.len() {
-            16 => _mm512_loadu_si512(quads.as_ptr().cast()),
-            len => _mm512_maskz_loadu_epi32(((1u32 << len) - 1) as u16, quads.as_ptr()),
-        }
-    }
-}
-
-/// Up to 64 bytes, and zeros.
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn load_bytes(bytes: &[u8]) -> __m512i {
-    // SAFETY: no byte beyond the slice is read, and any alignment will do.
-    unsafe {
-        match bytes.len() {
-            WIDE => _mm512_loadu_si512(bytes.as_ptr().cast()),
-            len => _mm512_maskz_loadu_epi8((1 << len) - 1, bytes.as_ptr().cast()),
-        }
-    }
-}
-
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn load(v: &[f32; SIXTEEN]) -> __m512 {
-    // SAFETY: sixteen floats, and any alignment will do.
-    unsafe { _mm512_loadu_ps(v.as_ptr()) }
 }

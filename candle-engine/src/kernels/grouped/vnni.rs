@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use super::{avx2, DenseFormat, Grouped};
 use crate::kernels::panel::{
-    quarter_sums, sixteen_words, transpose_sixteen, Outlier, Panel, Tile, QUAD, SIXTEEN,
+    from_array, join, quarter_sums, sixteen_words, to_array, transpose_sixteen, Outlier, Panel, Tile, QUAD,
+    SIXTEEN,
 };
 
 /// Numbers that are unpacked at once for a panel, and bytes that are multiplied at once.
-const WIDE: usize = 64;
+pub(super) const WIDE: usize = 64;
 
 /// Sums of a row that are kept until they are scaled: with those of rows of 8192 inputs, half a first-level cache.
 const CHUNK: usize = 64;
@@ -315,16 +316,21 @@ fn prefetch(bytes: &[u8], at: usize) {
 /// 64 activations, or as many as there are and zeros.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn load_quads(quads: &[i32]) -> __m512i {
-    let quads = &quads[..quads.len().min(WIDE / QUAD)];
-    // SAFETY: no quad beyond the slice is read.
-    unsafe { _mm512_maskz_loadu_epi32(((1u32 << quads.len()) - 1) as u16, quads.as_ptr()) }
+pub(super) fn load_quads(quads: &[i32]) -> __m512i {
+    const ALL: usize = WIDE / QUAD;
+    // SAFETY: no quad beyond the slice is read, and any alignment will do.
+    unsafe {
+        match quads.len() {
+            ALL.. => _mm512_loadu_si512(quads.as_ptr().cast()),
+            len => _mm512_maskz_loadu_epi32((1 << len) - 1, quads.as_ptr()),
+        }
+    }
 }
 
 /// 64 bytes, or as many as there are and zeros.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn load_line(bytes: &[u8]) -> __m512i {
+pub(super) fn load_line(bytes: &[u8]) -> __m512i {
     // SAFETY: no byte beyond the slice is read, and any alignment will do.
     unsafe {
         if bytes.len() >= WIDE {
@@ -333,28 +339,6 @@ fn load_line(bytes: &[u8]) -> __m512i {
             _mm512_maskz_loadu_epi8((1 << bytes.len()) - 1, bytes.as_ptr().cast())
         }
     }
-}
-
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn join(low: __m256i, high: __m256i) -> __m512i {
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-}
-
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn to_array(v: __m512) -> [f32; SIXTEEN] {
-    let mut out = [0.0; SIXTEEN];
-    // SAFETY: sixteen floats, and any alignment will do.
-    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) };
-    out
-}
-
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn from_array(v: &[f32; SIXTEEN]) -> __m512 {
-    // SAFETY: sixteen floats, and any alignment will do.
-    unsafe { _mm512_loadu_ps(v.as_ptr()) }
 }
 
 /// Packs the quants of sixteen rows into sixteen `s`, those of 8 bits with their sign flipped; `next` are the

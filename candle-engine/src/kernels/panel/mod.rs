@@ -29,7 +29,9 @@ pub use self::tile::Outlier;
 use self::tile::Tokens;
 pub use self::tile::{Quantization, Tile};
 #[cfg(target_arch = "x86_64")]
-pub use self::x86::{quarter_sums, sixteen_words, transpose, transpose_quarters, transpose_sixteen};
+pub use self::x86::{
+    from_array, join, quarter_sums, sixteen_words, to_array, transpose, transpose_quarters, transpose_sixteen,
+};
 
 /// Numbers of a row that are unpacked at once; a panel's rows are padded to a multiple.
 pub const UNIT: usize = 32;

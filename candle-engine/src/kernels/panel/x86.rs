@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use super::SIXTEEN;
+
 /// Rows of eight 32-bit parts to columns.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
@@ -88,4 +90,29 @@ pub fn sixteen_words(v: [__m512i; 4]) -> [__m512i; 4] {
         _mm512_unpacklo_epi64(high[0], high[1]),
         _mm512_unpackhi_epi64(high[0], high[1]),
     ]
+}
+
+/// Two halves of a register.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub fn join(low: __m256i, high: __m256i) -> __m512i {
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+}
+
+/// The numbers of a register.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub fn to_array(v: __m512) -> [f32; SIXTEEN] {
+    let mut out = [0.0; SIXTEEN];
+    // SAFETY: sixteen floats, and any alignment will do.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) };
+    out
+}
+
+/// A register of numbers.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub fn from_array(v: &[f32; SIXTEEN]) -> __m512 {
+    // SAFETY: sixteen floats, and any alignment will do.
+    unsafe { _mm512_loadu_ps(v.as_ptr()) }
 }

@@ -75,13 +75,16 @@ impl Search {
     /// Takes the logits of the rows it asked for, and says which go on; none when the search has ended.
     ///
     /// Errors: `Input` if a logit is NaN or the rules leave nothing.
-    pub fn step(&mut self, rules: &Rules, logits: Vec<Vec<f32>>) -> Result<Vec<Next>> {
+    pub fn step(&mut self, rules: &Rules, mut logits: Vec<Vec<f32>>) -> Result<Vec<Next>> {
         match self {
             Self::Draw(draws) => {
+                // At the beginning all draw from one row.
+                let own = draws.iter().filter(|draw| draw.row.is_some()).count() == logits.len();
                 let mut next = Vec::new();
                 for draw in draws {
                     let Some(row) = draw.row.take() else { continue };
-                    if let Some(token) = draw.step(rules, logits[row].clone())? {
+                    let logits = if own { std::mem::take(&mut logits[row]) } else { logits[row].clone() };
+                    if let Some(token) = draw.step(rules, logits)? {
                         draw.row = Some(next.len());
                         next.push((row, token));
                     }

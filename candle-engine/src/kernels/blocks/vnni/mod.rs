@@ -11,7 +11,7 @@ use self::token::{end_to_end, side_by_side};
 use self::unpack::{unit, unpack_scales};
 use super::avx2;
 use super::formats::{Block, GROUP};
-use crate::kernels::panel::{transpose_sixteen, Panel, Tile, OCTET, QUAD, SIXTEEN};
+use crate::kernels::panel::{to_array, transpose_sixteen, Panel, Tile, OCTET, QUAD, SIXTEEN};
 use crate::weights::Format;
 
 /// Numbers that are unpacked at once: two groups.
@@ -142,13 +142,4 @@ fn prefetch(bytes: &[u8], at: usize, len: usize) {
         // SAFETY: SSE is part of the baseline, and nothing is dereferenced.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(line).cast()) };
     }
-}
-
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn to_array(v: __m512) -> [f32; SIXTEEN] {
-    let mut out = [0.0; SIXTEEN];
-    // SAFETY: sixteen floats, and any alignment will do.
-    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) };
-    out
 }

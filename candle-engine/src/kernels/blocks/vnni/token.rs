@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::unpack::{alone, unit, unpack_scales};
-use super::{prefetch, to_array, Block, Rows, Step, GROUP, MOST_SCALES, WIDE};
-use crate::kernels::panel::{quarter_sums, transpose_quarters, Ahead, Tile, QUAD, SIXTEEN};
+use super::{prefetch, Block, Rows, Step, GROUP, MOST_SCALES, WIDE};
+use crate::kernels::panel::{quarter_sums, to_array, transpose_quarters, Ahead, Tile, QUAD, SIXTEEN};
 
 /// Numbers of a row that are multiplied before their sums are scaled.
 const CHUNK: usize = 4096;

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Block, Rows, Step, GROUP, MOST_SCALES};
-use crate::kernels::panel::sixteen_words;
+use crate::kernels::panel::{join, sixteen_words};
 use crate::weights::Format;
 
 /// [`Block::quants`] of two groups from `2·u` on, unsigned; unless `WHOLE`, of one, and anything.
@@ -271,12 +271,6 @@ unsafe fn row_halves<B: Block>(step: *const u8) -> __m128i {
 fn quarters(v: [__m128i; 4]) -> __m512i {
     let half = |a, b| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
     join(half(v[0], v[1]), half(v[2], v[3]))
-}
-
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn join(low: __m256i, high: __m256i) -> __m512i {
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
