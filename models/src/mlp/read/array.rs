@@ -18,17 +18,15 @@ impl Array {
     ///
     /// Errors: `Input` if it has fewer than two dimensions, or holds nothing.
     pub fn table(self, source: &str) -> Result<Table> {
-        let width: usize = match self.shape[..] {
-            [_, _, ..] => self.shape[1..].iter().product(),
-            _ => {
-                let what = format!("expected rows of numbers, got an array of shape {:?}", self.shape);
-                return Err(Error::Input(format!("{source}: {what}")));
-            }
-        };
+        if self.shape.len() < 2 {
+            let what = format!("expected rows of numbers, got an array of shape {:?}", self.shape);
+            return Err(Error::Input(format!("{source}: {what}")));
+        }
+        // Of an empty array the other dimensions may claim anything.
         if self.numbers.is_empty() {
             return Err(Error::Input(format!("{source}: an array of shape {:?} is empty", self.shape)));
         }
-        let columns = (0..width).map(|i| format!("x{i}")).collect();
+        let columns = (0..self.shape[1..].iter().product()).map(|i| format!("x{i}")).collect();
         Table::new(source, columns, Cells::Numbers(self.numbers, self.bytes))
     }
 }
@@ -40,5 +38,18 @@ pub(super) fn elements(shape: &[usize], size: usize, bytes: usize) -> Result<usi
     match (count, needed) {
         (Some(count), Some(needed)) if needed == bytes => Ok(count),
         _ => Err(format!("shape {shape:?} of {size} bytes each does not fit the {bytes} bytes that follow")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_without_rows_may_claim_any_columns() {
+        let shape = vec![0, usize::MAX, usize::MAX];
+        assert_eq!(elements(&shape, 1, 0), Ok(0));
+        let error = Array { shape, numbers: Vec::new(), bytes: true }.table("x").unwrap_err().to_string();
+        assert!(error.starts_with("x: an array of shape [0, ") && error.ends_with("is empty"), "{error}");
     }
 }
