@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::ggml_vad::KIND as VAD_KIND;
 use super::gguf::cursor::{Cursor, Fault};
 use super::gguf::kinds;
 use super::{MappedBytes, Stored};
@@ -71,6 +72,10 @@ impl Ggml {
         if magic != MAGIC {
             return Err(Fault(format!("expected the magic `lmgg`, got `{}`", magic.escape_ascii())));
         }
+        let rest = &file[at.position()..];
+        if rest.starts_with(&(VAD_KIND.len() as u32).to_le_bytes()) && rest[4..].starts_with(VAD_KIND) {
+            return Err(Fault("expected a Whisper model, got one that finds speech".into()));
+        }
         let mut size = |what: &str| Ok(at.u32(what)? as usize);
         let sizes = Sizes {
             n_vocab: size("n_vocab")?,
@@ -95,24 +100,30 @@ impl Ggml {
             let length = at.u32(&what)?;
             vocabulary.push(at.take(length.into(), &what)?.to_vec());
         }
-        let mut tensors = BTreeMap::new();
-        while at.position() < file.len() {
-            let stored = tensor(&mut at, file)?;
-            if let Some(twice) = tensors.insert(stored.name.clone(), stored) {
-                return Err(Fault(format!("tensor `{}` appears twice", twice.name)));
-            }
-        }
-        Ok(Self { sizes, vocabulary, tensors })
+        Ok(Self { sizes, vocabulary, tensors: tensors(&mut at, file)? })
     }
 }
 
 weights_in_map!(Ggml);
 
+/// All tensors up to the end of the file.
+pub(super) fn tensors(at: &mut Cursor, file: &MappedBytes) -> Result<BTreeMap<String, Stored>, Fault> {
+    let mut tensors = BTreeMap::new();
+    while at.position() < file.len() {
+        let stored = tensor(at, file)?;
+        if let Some(twice) = tensors.insert(stored.name.clone(), stored) {
+            return Err(Fault(format!("tensor `{}` appears twice", twice.name)));
+        }
+    }
+    Ok(tensors)
+}
+
 /// The next tensor: dimensions fastest first, name, then its bytes wherever they come to lie.
 fn tensor(at: &mut Cursor, file: &MappedBytes) -> Result<Stored, Fault> {
     let count = at.u32("a tensor's number of dimensions")?;
-    if !(1..=MAX_DIMS).contains(&count) {
-        return Err(Fault(format!("a tensor has {count} dimensions, expected 1 to {MAX_DIMS}")));
+    // None is a single number.
+    if count > MAX_DIMS {
+        return Err(Fault(format!("a tensor has {count} dimensions, expected at most {MAX_DIMS}")));
     }
     let (length, kind) = (at.u32("a name's length")?, at.u32("a tensor's type")?);
     let dims: Vec<u32> = (0..count).map(|_| at.u32("a dimension")).collect::<Result<_, _>>()?;

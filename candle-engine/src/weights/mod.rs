@@ -23,6 +23,7 @@ macro_rules! weights_in_map {
 }
 
 pub mod ggml;
+mod ggml_vad;
 pub mod gguf;
 mod mapped;
 mod safetensors;
@@ -32,6 +33,7 @@ use candle_core::Tensor;
 use crate::{Error, Result};
 
 pub use self::ggml::Ggml;
+pub use self::ggml_vad::GgmlVad;
 pub use self::gguf::Gguf;
 pub use self::mapped::MappedBytes;
 pub use self::safetensors::SafeTensors;
