@@ -30,6 +30,7 @@ mod model;
 pub mod quantize;
 pub mod random;
 mod source;
+pub mod vad;
 pub mod whisper;
 
 pub use candle_engine::session::{
