@@ -128,6 +128,30 @@ fn little_or_nothing_is_an_empty_transcript() {
 }
 
 #[test]
+fn a_network_tells_what_is_speech() {
+    let folder = Folder::new();
+    let file = folder.write("talk.wav", wav(&tones(5.0)));
+    let windows = |args: &[&str]| {
+        let fixed = [&file, "--language", "en", "--json", "--explain", "--vad_filter", "True"];
+        let report = transcribe(&[&fixed[..], args].concat()).json();
+        let time = |window: &Value, key: &str| window[key].as_f64().unwrap();
+        let windows = report["windows"].as_array().unwrap().clone();
+        windows.iter().map(|w| (time(w, "start"), time(w, "duration"))).collect::<Vec<_>>()
+    };
+    for name in ["silero.safetensors", "silero_16k.safetensors", "ggml-silero.bin"] {
+        let vad = reference(&format!("vad/{name}"));
+        // A threshold that everything reaches, and one that nothing does.
+        assert_eq!(windows(&["--vad_model", &vad, "--vad-threshold", "0"])[0], (0.0, 2.0), "{name}");
+        assert_eq!(windows(&["--vad-model", &vad, "--vad_threshold", "1"]), [], "{name}");
+    }
+    let vad = reference("vad/silero.safetensors");
+    let args = ["--vad_model", &vad, "--vad_threshold", "0", "--vad_speech_pad_ms", "0", "--batch", "4"];
+    let cut = windows(&[&args[..], &["--vad_max_speech_duration_s", "1"]].concat());
+    // Of 31 windows of 32 ms each; the one after them begins none.
+    assert_eq!(cut, [(0.0, 1.0), (1.02, 1.0), (2.04, 1.0), (3.07, 1.0), (4.09, 0.91)]);
+}
+
+#[test]
 fn a_batch_hears_everything() {
     let folder = Folder::new();
     let file = folder.write("talk.wav", wav(&tones(9.0)));
@@ -164,6 +188,14 @@ fn what_cannot_be_transcribed_is_said_in_one_line() {
     fails(&["-m", &model, &talk, "--beam_size", "0"], 2, &["beam_size"]);
     fails(&["-m", &model, &talk, "--max_line_width", "20"], 2, &["--word-timestamps"]);
     fails(&["-m", &model, &talk, "--clip_timestamps", "1,x"], 2, &["--clip-timestamps", "`x`"]);
+    let vad = reference("vad/ggml-silero.bin");
+    fails(&["-m", &model, &talk, "--vad_model", &vad], 2, &["--vad-model wants --vad-filter"]);
+    fails(&["-m", &model, &talk, "--vad", "--vad_max_speech_duration_s", "9"], 2, &["wants --vad-model"]);
+    fails(&["-m", &model, &talk, "--vad", "--vad_threshold", "1.5"], 2, &["vad_threshold"]);
+    fails(&["-m", &model, &talk, "--vad", "--vad_model", "/no/such.bin"], 3, &["/no/such.bin"]);
+    let other = reference("whisper/turbo-128/ggml-f16.bin");
+    fails(&["-m", &model, &talk, "--vad", "--vad_model", &other], 3, &["ggml-f16.bin", "silero-16k"]);
+    fails(&["-m", &vad, &talk], 3, &["ggml-silero.bin", "expected a Whisper model"]);
     // The others are transcribed all the same.
     let ran = transcribe(&["--language", "en", "/no/such.wav", &talk]);
     assert!(ran.code == Some(4) && !ran.out.is_empty(), "{ran:?}");

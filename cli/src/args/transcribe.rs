@@ -177,13 +177,19 @@ pub struct WordArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Speech")]
 pub struct SpeechArgs {
-    /// Leave out what is quiet
+    /// Leave out what is quiet, or with --vad-model what is no speech
     #[arg(long, alias = "vad", value_name = "BOOL", default_value = "false", default_missing_value = "true",
           num_args = 0..=1, require_equals = true, value_parser = truth)]
     pub vad_filter: bool,
-    /// How loud speech is, 0 to 1 of the 80 dB below the loudest
+    /// Silero's network: safetensors, or whisper.cpp's ggml-silero-*.bin; wants --vad-filter
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub vad_model: Option<PathBuf>,
+    /// How loud speech is, 0 to 1 of the 80 dB below the loudest; with --vad-model how probable
     #[arg(long, default_value_t = 0.5, value_name = "X")]
     pub vad_threshold: f32,
+    /// Longer speech is cut where it pauses, in seconds; wants --vad-model [default: never]
+    #[arg(long, value_name = "SECONDS")]
+    pub vad_max_speech_duration_s: Option<f64>,
     /// Shorter silences are part of speech, in milliseconds
     #[arg(long, default_value_t = 2000, value_name = "MS")]
     pub vad_min_silence_duration_ms: u32,
@@ -306,12 +312,15 @@ mod tests {
     fn the_whisper_programs_own_spelling() {
         let args = parse(
             "transcribe --model tiny --word_timestamps True --condition_on_previous_text False \
-             --beam_size None --output_format srt,vtt --logprob_threshold -0.5 --suppress_tokens -1,5 a.wav b.wav",
+             --beam_size None --output_format srt,vtt --logprob_threshold -0.5 --suppress_tokens -1,5 a.wav b.wav \
+             --vad_filter True --vad_model v.bin --vad-max_speech_duration_s 9.5",
         )
         .unwrap();
         assert!(args.words.word_timestamps && !args.context.condition_on_previous_text);
         assert_eq!((args.decoding.beam_size, args.files.len()), (Maybe(None), 2));
         assert_eq!(args.decoding.logprob_threshold, Maybe(Some(-0.5)));
+        assert_eq!(args.speech.vad_model, Some(PathBuf::from("v.bin")));
+        assert_eq!(args.speech.vad_max_speech_duration_s, Some(9.5));
         let formats = vec![TranscriptFormat::Srt, TranscriptFormat::Vtt];
         assert_eq!(args.files_args.output_format, Some(Formats(formats)));
     }

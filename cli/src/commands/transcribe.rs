@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_engine::audio::Audio;
 use candle_engine::kernels::threads::set_threads;
+use candle_engine_models::vad::{SileroVad, SpeechOptions};
 use candle_engine_models::whisper::{
     timestamp, Segment, SubtitleOptions, TranscribeOptions, Transcript, TranscriptFormat, Transcription,
     Whisper, WindowReport,
@@ -35,13 +36,16 @@ struct Report<'a> {
 pub fn run(args: &Transcribe, ui: &Ui) -> Outcome {
     let options = options::transcribe_options(args)?;
     let subtitles = options::subtitle_options(args)?;
+    let speech = options::speech_options(args)?;
     if let Some(threads) = args.place.threads {
         set_threads(threads);
     }
     let model = open(args, ui)?;
+    let vad = args.speech.vad_model.as_ref().map(SileroVad::open).transpose()?;
+    let vad = vad.as_ref().map(|vad| (vad, &speech));
     let mut failed: Option<Failure> = None;
     for file in &args.files {
-        match one(args, &model, file, &options, &subtitles, ui) {
+        match one(args, &model, vad, file, &options, &subtitles, ui) {
             Ok(()) => {}
             Err(failure) if args.files.len() == 1 => return Err(failure),
             // The others may be better.
@@ -67,6 +71,7 @@ fn open(args: &Transcribe, ui: &Ui) -> Outcome<Whisper> {
 fn one(
     args: &Transcribe,
     model: &Whisper,
+    vad: Option<(&SileroVad, &SpeechOptions)>,
     file: &Path,
     options: &TranscribeOptions,
     subtitles: &SubtitleOptions,
@@ -77,6 +82,10 @@ fn one(
     let recording = match is_stream {
         true => model.listen(Audio::from_stream(&name, std::io::stdin())?).live(),
         false => model.listen(Audio::open(file)?),
+    };
+    let recording = match vad {
+        Some((vad, options)) => recording.only_speech(vad, options)?,
+        None => recording,
     };
     let mut transcription = model.transcribe(recording, options)?;
     let probability = transcription.language_probabilities().first().map(|language| language.probability);

@@ -1,16 +1,20 @@
 //! From samples to a [`Recording`].
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use candle_engine::audio::{Audio, Mel, FRAMES_PER_SECOND, SAMPLES_PER_FRAME};
 use candle_engine::{Error, Result};
 
 use super::{Recording, Whisper};
+use crate::vad::{SileroVad, SpeechDetector, SpeechOptions};
 
 /// Frames that are read ahead: what is loud in the next ten minutes counts for how loud the recording is.
 const AHEAD: usize = 600 * FRAMES_PER_SECOND;
 /// Samples that become frames at once.
 const PIECE: usize = 10 * FRAMES_PER_SECOND * SAMPLES_PER_FRAME;
+/// Frames of the longest window.
+const WINDOW: usize = 30 * FRAMES_PER_SECOND;
 /// Frames at the ends of a piece that would see the end of it.
 const MARGIN: usize = 2;
 
@@ -32,6 +36,9 @@ pub struct Listener<'a> {
     forgotten: usize,
     loudest: f32,
     ended: bool,
+    vad: Option<SpeechDetector<'a>>,
+    /// Frames that are speech, and that nobody has gone beyond.
+    speech: VecDeque<Range<usize>>,
 }
 
 impl Whisper {
@@ -54,7 +61,18 @@ impl Whisper {
             forgotten: 0,
             loudest: f32::NEG_INFINITY,
             ended: false,
+            vad: None,
+            speech: VecDeque::new(),
         }
+    }
+}
+
+impl<'a> Listener<'a> {
+    /// Leaves out what is no speech, as Silero's network has it.
+    ///
+    /// Errors: those of [`SpeechOptions::validate`].
+    pub fn only_speech(self, vad: &'a SileroVad, options: &SpeechOptions) -> Result<Self> {
+        Ok(Self { vad: Some(SpeechDetector::new(vad, options)?), ..self })
     }
 }
 
@@ -71,9 +89,21 @@ impl Listener<'_> {
     fn read(&mut self) -> Result<()> {
         while !self.ended && self.pending.len() < PIECE {
             match self.samples.next() {
-                Some(samples) => self.pending.extend(samples?),
+                Some(samples) => {
+                    let samples = samples?;
+                    if let Some(vad) = &mut self.vad {
+                        vad.push(&samples)?;
+                    }
+                    self.pending.extend(samples);
+                }
                 None => self.ended = true,
             }
+        }
+        if let Some(vad) = &mut self.vad {
+            if self.ended {
+                vad.finish()?;
+            }
+            self.speech.extend(std::iter::from_fn(|| vad.take()).map(frames));
         }
         let mut end = self.pending.len() / SAMPLES_PER_FRAME;
         if self.ended {
@@ -100,6 +130,11 @@ impl Listener<'_> {
     }
 }
 
+/// Frames that have a part in samples.
+fn frames(samples: Range<usize>) -> Range<usize> {
+    samples.start / SAMPLES_PER_FRAME..samples.end.div_ceil(SAMPLES_PER_FRAME)
+}
+
 /// The logarithm of no sound at all.
 const SILENCE: f32 = -10.0;
 
@@ -122,6 +157,26 @@ impl Recording for Listener<'_> {
         let missing =
             || Error::Input(format!("frames {range:?}: known are {}..{}", self.forgotten, self.known()));
         Ok(self.normalized(found.ok_or_else(missing)?.to_vec()))
+    }
+
+    fn speech(&mut self, from: usize, to: usize) -> Result<Option<Range<usize>>> {
+        loop {
+            let Some(vad) = &self.vad else { return Ok(Some(from..to)) };
+            self.speech.retain(|speech| speech.end > from);
+            let going_on = vad.timestamps().going_on().map(frames);
+            // What goes on is told when it fills a window, or all that is asked for.
+            let going_on = going_on.filter(|speech| speech.end >= to.min(speech.start.max(from) + WINDOW));
+            if let Some(speech) = self.speech.front().cloned().or(going_on) {
+                let range = speech.start.max(from)..speech.end.min(to);
+                return Ok((!range.is_empty()).then_some(range));
+            }
+            let settled = vad.timestamps().settled() / SAMPLES_PER_FRAME;
+            if self.ended || settled >= to {
+                return Ok(None);
+            }
+            self.forget(settled);
+            self.read()?;
+        }
     }
 
     fn forget(&mut self, before: usize) {
@@ -155,6 +210,8 @@ mod tests {
             forgotten: 0,
             loudest: f32::NEG_INFINITY,
             ended: false,
+            vad: None,
+            speech: VecDeque::new(),
         }
     }
 
@@ -202,5 +259,46 @@ mod tests {
             heard.forget(start + 3000);
             assert!(heard.logarithms.len() <= 80 * 4000 && heard.pending.len() <= 2 * PIECE);
         }
+    }
+
+    /// A network of the right shapes, with weights of no meaning.
+    fn vad() -> SileroVad {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference/vad/ggml-silero.bin");
+        SileroVad::open(file).unwrap()
+    }
+
+    #[test]
+    fn only_speech_is_worth_hearing() {
+        let vad = vad();
+        let samples: Vec<f32> = (0..16_000 * 65).map(|i| (i as f32 * 0.05).sin() * 0.3).collect();
+        let heard = |threshold: f32| {
+            let options = SpeechOptions { threshold, ..SpeechOptions::default() };
+            listener(&samples, 1000, 0).only_speech(&vad, &options).unwrap()
+        };
+        assert_eq!(heard(1.0).speech(0, usize::MAX).unwrap(), None, "nothing is as probable as that");
+        let mut all = heard(0.0);
+        let first = all.speech(0, usize::MAX).unwrap().unwrap();
+        assert!(first.start == 0 && (WINDOW..6500).contains(&first.end), "{first:?}: before all is read");
+        assert_eq!(all.speech(6000, usize::MAX).unwrap(), Some(6000..6500));
+        assert_eq!(all.speech(6500, usize::MAX).unwrap(), None);
+        let mut clip = heard(0.0);
+        assert_eq!(clip.speech(100, 300).unwrap(), Some(100..300));
+        assert_eq!(
+            listener(&samples, 1000, 0).speech(5, 9).unwrap(),
+            Some(5..9),
+            "all is, without a network"
+        );
+    }
+
+    #[test]
+    fn memory_does_not_grow_with_a_silence() {
+        let vad = vad();
+        let options = SpeechOptions { threshold: 1.0, ..SpeechOptions::default() };
+        let pieces = (0..60).map(|_| Ok(vec![0.1; 160_000])); // ten minutes
+        let heard = Listener { samples: Box::new(pieces), ..listener(&[], 1, 0) };
+        let mut heard = heard.only_speech(&vad, &options).unwrap();
+        assert_eq!(heard.speech(0, usize::MAX).unwrap(), None);
+        assert_eq!(heard.known(), 60_000);
+        assert!(heard.logarithms.capacity() <= 80 * 4000, "{}", heard.logarithms.capacity());
     }
 }

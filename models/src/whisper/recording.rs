@@ -21,6 +21,14 @@ pub trait Recording {
     /// Errors: `Input` for frames that are not there, or no longer.
     fn frames(&mut self, range: Range<usize>) -> Result<Vec<f32>>;
 
+    /// The next frames in `from..to` that are worth hearing, as far as they are known; `None` if no more are. All of
+    /// them, unless the recording knows better; it may then forget those before.
+    ///
+    /// Errors: those of reading.
+    fn speech(&mut self, from: usize, to: usize) -> Result<Option<Range<usize>>> {
+        Ok(Some(from..to))
+    }
+
     /// Says that no frame before this one is asked for again.
     fn forget(&mut self, before: usize) {
         let _ = before;

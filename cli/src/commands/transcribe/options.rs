@@ -1,5 +1,6 @@
 //! From the command line to what the library is asked for.
 
+use candle_engine_models::vad::SpeechOptions;
 use candle_engine_models::whisper::{
     DecodeOptions, Punctuation, SpeechGate, SubtitleOptions, Thresholds, TranscribeOptions,
 };
@@ -41,7 +42,7 @@ pub fn transcribe_options(args: &Transcribe) -> Outcome<TranscribeOptions> {
             appended: w.append_punctuations.clone().unwrap_or(defaults.appended),
         },
         hallucination_silence_threshold: value(&w.hallucination_silence_threshold),
-        speech_gate: args.speech.vad_filter.then(|| speech_gate(args)),
+        speech_gate: (args.speech.vad_filter && args.speech.vad_model.is_none()).then(|| speech_gate(args)),
         batch: d.batch,
         seed: d.seed,
     };
@@ -49,14 +50,38 @@ pub fn transcribe_options(args: &Transcribe) -> Outcome<TranscribeOptions> {
     Ok(options)
 }
 
+fn seconds(ms: u32) -> f64 {
+    f64::from(ms) / 1000.0
+}
+
 fn speech_gate(args: &Transcribe) -> SpeechGate {
-    let seconds = |ms: u32| f64::from(ms) / 1000.0;
     SpeechGate {
         threshold: args.speech.vad_threshold,
         min_speech: seconds(args.speech.vad_min_speech_duration_ms),
         min_silence: seconds(args.speech.vad_min_silence_duration_ms),
         pad: seconds(args.speech.vad_speech_pad_ms),
     }
+}
+
+/// What a network is asked for, if there is to be one.
+pub fn speech_options(args: &Transcribe) -> Outcome<SpeechOptions> {
+    let speech = &args.speech;
+    if speech.vad_model.is_some() && !speech.vad_filter {
+        return Err(Failure::usage("--vad-model wants --vad-filter"));
+    }
+    if speech.vad_model.is_none() && speech.vad_max_speech_duration_s.is_some() {
+        return Err(Failure::usage("--vad-max-speech-duration-s wants --vad-model"));
+    }
+    let options = SpeechOptions {
+        threshold: speech.vad_threshold,
+        neg_threshold: None,
+        min_speech: seconds(speech.vad_min_speech_duration_ms),
+        max_speech: speech.vad_max_speech_duration_s.unwrap_or(f64::INFINITY),
+        min_silence: seconds(speech.vad_min_silence_duration_ms),
+        pad: seconds(speech.vad_speech_pad_ms),
+    };
+    options.validate().map_err(|e| Failure::usage(e.to_string()))?;
+    Ok(options)
 }
 
 pub fn subtitle_options(args: &Transcribe) -> Outcome<SubtitleOptions> {

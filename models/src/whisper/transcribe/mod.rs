@@ -67,8 +67,12 @@ impl Whisper {
             Some(word) => tokens.language_code(word)?,
             None if !tokens.is_multilingual() => "en",
             None => {
-                let there = recording.frames_until(frames)?;
-                let (heard, silence) = (recording.frames(0..there)?, recording.silence());
+                let first = match options.speech_gate {
+                    None => recording.speech(0, usize::MAX)?.map_or(0, |speech| speech.start),
+                    Some(_) => 0,
+                };
+                let there = recording.frames_until(first + frames)?;
+                let (heard, silence) = (recording.frames(first..there)?, recording.silence());
                 let memories = self.hear(&[window(self, heard, silence)?])?;
                 probabilities = detect(tokens, &mut ModelInference::new(self, memories.iter().collect()))?;
                 probabilities[0].code
@@ -131,22 +135,18 @@ impl Transcription<'_> {
 
     /// Decodes the next window, or the next few; `false` at the end.
     fn advance(&mut self) -> Result<bool> {
-        let mut spans = Vec::new();
+        let (mut spans, mut heard) = (Vec::new(), Vec::new());
         while spans.len() < self.options.batch {
-            match self.windows.next(&mut *self.recording, self.options.batch > 1)? {
-                Some(span) => spans.push(span),
-                None => break,
-            }
-        }
-        if spans.is_empty() {
-            return Ok(false);
-        }
-        self.recording.forget(spans[0].seek);
-        let mut heard = Vec::with_capacity(spans.len());
-        for span in &spans {
+            let next = self.windows.next(&mut *self.recording, self.options.batch > 1)?;
+            let Some(span) = next else { break };
+            self.recording.forget(span.seek);
             let frames = self.recording.frames(span.seek..span.seek + span.size)?;
             // What is missing of a window is 0 here, as the reference has it, and not silence.
             heard.push(window(self.model, frames, 0.0)?);
+            spans.push(span);
+        }
+        if spans.is_empty() {
+            return Ok(false);
         }
         let memories = self.model.hear(&heard)?;
         let decoded = self.decode(&spans, &memories)?;

@@ -42,7 +42,7 @@ pub struct TranscribeOptions {
     pub punctuation: Punctuation,
     /// Skips silences longer than this, in seconds, where words look invented. Wants word times.
     pub hallucination_silence_threshold: Option<f64>,
-    /// Leaves out what is quiet.
+    /// Leaves out what is quiet, whatever [`Recording::speech`](crate::whisper::Recording::speech) says.
     pub speech_gate: Option<SpeechGate>,
     /// Windows that are decoded together, none knowing what another says; 1 is one after another.
     pub batch: usize,

@@ -50,15 +50,14 @@ impl Windows {
     pub fn next(&mut self, recording: &mut dyn Recording, pass: bool) -> Result<Option<Span>> {
         while let Some(clip) = self.clips.get(self.clip).cloned() {
             self.seek = self.seek.max(clip.start);
-            let mut limit = self.seek.saturating_add(self.full).min(clip.end);
-            if let Some(speech) = &mut self.speech {
-                match speech.next(recording, self.seek, clip.end)? {
-                    Some(range) => {
-                        self.seek = range.start;
-                        limit = range.start.saturating_add(self.full).min(range.end);
-                    }
-                    None => limit = self.seek,
-                }
+            let worth_hearing = match &mut self.speech {
+                Some(speech) => speech.next(recording, self.seek, clip.end)?,
+                None => recording.speech(self.seek, clip.end)?,
+            };
+            let mut limit = self.seek;
+            if let Some(range) = worth_hearing {
+                self.seek = range.start;
+                limit = range.start.saturating_add(self.full).min(range.end);
             }
             let end = if limit > self.seek { recording.frames_until(limit)? } else { self.seek };
             if end <= self.seek {
