@@ -145,6 +145,8 @@ fn a_network_tells_what_is_speech() {
         assert_eq!(windows(&["--vad-model", &vad, "--vad_threshold", "1"]), [], "{name}");
     }
     let vad = reference("vad/silero.safetensors");
+    let found = [&file, "--vad", "--vad-model", &vad, "--vad-threshold", "1"];
+    assert_eq!(transcribe(&found).ok(), "", "no language is told by nothing");
     let args = ["--vad_model", &vad, "--vad_threshold", "0", "--vad_speech_pad_ms", "0", "--batch", "4"];
     let cut = windows(&[&args[..], &["--vad_max_speech_duration_s", "1"]].concat());
     // Of 31 windows of 32 ms each; the one after them begins none.
@@ -164,6 +166,44 @@ fn a_batch_hears_everything() {
     let windows = many["windows"].as_array().unwrap();
     let heard: f64 = windows.iter().map(|window| window["duration"].as_f64().unwrap()).sum();
     assert!((heard - 9.0).abs() < 1e-9, "{heard}");
+}
+
+#[test]
+fn a_batch_of_several_files_says_of_each_what_it_says_alone() {
+    let folder = Folder::new();
+    let lengths = [5.0, 1.0, 9.0, 0.0, 3.0, 2.5];
+    // Each begins elsewhere.
+    let sound = |seconds: f32| wav(&tones(2.0 * seconds)[(16_000.0 * seconds) as usize..]);
+    let files = lengths.map(|seconds| folder.write(&format!("{seconds}.wav"), sound(seconds)));
+    // One that is not there, and one that cannot be read.
+    let text = folder.write("text.mp3", b"this is no sound");
+    let mut all: Vec<&str> = files.iter().map(String::as_str).collect();
+    all.insert(1, "/no/such.wav");
+    all.insert(4, &text);
+    let (together, alone) = (format!("{}/together", folder.word()), format!("{}/alone", folder.word()));
+    let words = |dir: &str, batch: &str, files: &[&str]| {
+        let args = ["--word_timestamps", "True", "--explain", "-o", dir, "-f", "all", "--batch", batch];
+        transcribe(&[&args[..], files].concat())
+    };
+    for batch in ["1", "2", "8"] {
+        let ran = words(&together, batch, &all);
+        assert_eq!(ran.code, Some(4), "{ran:?}");
+        assert!(ran.err.contains("/no/such.wav") && ran.err.contains("text.mp3"), "{ran:?}");
+        let each: String = files.iter().map(|file| words(&alone, batch, &[file]).ok()).collect();
+        assert_eq!(ran.out, each, "printed in the files' order, batch {batch}");
+        for length in lengths {
+            for end in ["txt", "vtt", "srt", "tsv", "json"] {
+                let read = |dir: &str| std::fs::read_to_string(format!("{dir}/{length}.{end}")).unwrap();
+                assert_eq!(read(&together), read(&alone), "{length}.{end}, batch {batch}");
+            }
+        }
+    }
+    let lines = transcribe(&[&["--json", "--batch", "8"], &all[..]].concat()).out;
+    let names: Vec<String> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["file"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, files);
 }
 
 #[test]

@@ -16,8 +16,8 @@ Names may be written with `_` for `-`, switches with True or False behind them, 
 Whisper program has it.
 
 What repeats itself or is unlikely is decoded again, at a temperature higher by --temperature-increment-on-fallback \
-each time; --explain says per window why. --batch decodes windows together that do not know of each other: faster, and \
-a loop ends with its window.
+each time; --explain says per window why. --batch decodes windows together, of one recording or of several, that do not \
+know of each other: faster, and a loop ends with its window.
 
 --json prints one object per recording: text, language, duration, segments (start, end, text, tokens, temperature, \
 avg_logprob, compression_ratio, no_speech_prob and, with --word-timestamps, words), with --explain windows.";
@@ -120,7 +120,7 @@ pub struct DecodingArgs {
     #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true",
           num_args = 0..=1, require_equals = true, value_parser = truth)]
     pub without_timestamps: bool,
-    /// Windows that are decoded together
+    /// Windows that are decoded together, of one recording or of several
     #[arg(short, long, default_value_t = 1, value_name = "N", value_parser = positive)]
     pub batch: usize,
     /// Seed of what is drawn

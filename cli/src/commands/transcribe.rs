@@ -9,8 +9,7 @@ use candle_engine::audio::Audio;
 use candle_engine::kernels::threads::set_threads;
 use candle_engine_models::vad::{SileroVad, SpeechOptions};
 use candle_engine_models::whisper::{
-    timestamp, Segment, SubtitleOptions, TranscribeOptions, Transcript, TranscriptFormat, Transcription,
-    Whisper, WindowReport,
+    timestamp, Listener, Segment, SubtitleOptions, Transcript, TranscriptFormat, Turn, Whisper, WindowReport,
 };
 use candle_engine_models::{Error, LoadOptions};
 use serde::Serialize;
@@ -43,9 +42,13 @@ pub fn run(args: &Transcribe, ui: &Ui) -> Outcome {
     let model = open(args, ui)?;
     let vad = args.speech.vad_model.as_ref().map(SileroVad::open).transpose()?;
     let vad = vad.as_ref().map(|vad| (vad, &speech));
+    let recordings = args.files.iter().map(|file| listen(&model, vad, file));
+    let mut transcriptions = model.transcribe_all(recordings, &options)?;
     let mut failed: Option<Failure> = None;
     for file in &args.files {
-        match one(args, &model, vad, file, &options, &subtitles, ui) {
+        let Some(turn) = transcriptions.next() else { break };
+        let done = turn.map_err(Failure::from).and_then(|turn| one(args, turn, file, &subtitles, ui));
+        match done {
             Ok(()) => {}
             Err(failure) if args.files.len() == 1 => return Err(failure),
             // The others may be better.
@@ -58,6 +61,33 @@ pub fn run(args: &Transcribe, ui: &Ui) -> Outcome {
     failed.map_or(Ok(()), Err)
 }
 
+fn is_stream(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+fn name(file: &Path) -> String {
+    if is_stream(file) {
+        "stdin".to_owned()
+    } else {
+        file.display().to_string()
+    }
+}
+
+fn listen<'a>(
+    model: &Whisper,
+    vad: Option<(&'a SileroVad, &SpeechOptions)>,
+    file: &Path,
+) -> Result<Listener<'a>, Error> {
+    let recording = match is_stream(file) {
+        true => model.listen(Audio::from_stream(name(file), std::io::stdin())?).live(),
+        false => model.listen(Audio::open(file)?),
+    };
+    match vad {
+        Some((vad, options)) => recording.only_speech(vad, options),
+        None => Ok(recording),
+    }
+}
+
 fn open(args: &Transcribe, ui: &Ui) -> Outcome<Whisper> {
     let quantize = args.place.quantize.clone();
     let options = LoadOptions { quantize, ..load::options(&args.place.device, args.place.kv_type)? };
@@ -68,33 +98,15 @@ fn open(args: &Transcribe, ui: &Ui) -> Outcome<Whisper> {
     Ok(model)
 }
 
-fn one(
-    args: &Transcribe,
-    model: &Whisper,
-    vad: Option<(&SileroVad, &SpeechOptions)>,
-    file: &Path,
-    options: &TranscribeOptions,
-    subtitles: &SubtitleOptions,
-    ui: &Ui,
-) -> Outcome {
-    let is_stream = file == Path::new("-");
-    let name = if is_stream { "stdin".to_owned() } else { file.display().to_string() };
-    let recording = match is_stream {
-        true => model.listen(Audio::from_stream(&name, std::io::stdin())?).live(),
-        false => model.listen(Audio::open(file)?),
-    };
-    let recording = match vad {
-        Some((vad, options)) => recording.only_speech(vad, options)?,
-        None => recording,
-    };
-    let mut transcription = model.transcribe(recording, options)?;
-    let probability = transcription.language_probabilities().first().map(|language| language.probability);
+fn one(args: &Transcribe, mut turn: Turn, file: &Path, subtitles: &SubtitleOptions, ui: &Ui) -> Outcome {
+    let name = name(file);
+    let probability = turn.language_probabilities().first().map(|language| language.probability);
     if let Some(probability) = probability {
-        let language = transcription.language();
+        let language = turn.language();
         ui.detail(format_args!("{name}: language {language}, probability {probability:.2}"));
     }
-    let (segments, windows) = hear(args, &name, &mut transcription, ui)?;
-    let transcript = Transcript::new(segments, transcription.language(), transcription.heard());
+    let (segments, windows) = hear(args, &name, &mut turn, ui)?;
+    let transcript = Transcript::new(segments, turn.language(), turn.heard());
     write(args, file, &transcript, subtitles)?;
     if args.json {
         let windows = args.explain.then_some(&windows[..]);
@@ -112,15 +124,15 @@ fn one(
 fn hear(
     args: &Transcribe,
     name: &str,
-    transcription: &mut Transcription,
+    turn: &mut Turn,
     ui: &Ui,
 ) -> Outcome<(Vec<Segment>, Vec<WindowReport>)> {
-    let total = transcription.duration().unwrap_or(0.0);
+    let total = turn.duration().unwrap_or(0.0);
     let mut progress = (total > 0.0).then(|| Progress::new(ui, name, Unit::Seconds, total as u64));
     let (mut segments, mut windows) = (Vec::new(), Vec::new());
     loop {
-        let next = transcription.next();
-        let reports = transcription.take_reports();
+        let next = turn.next();
+        let reports = turn.take_reports();
         if let Some(progress) = &mut progress {
             if next.is_none() || !reports.is_empty() {
                 progress.clear();
@@ -141,7 +153,7 @@ fn hear(
         }
         segments.push(segment);
         if let Some(progress) = &mut progress {
-            progress.set(transcription.heard() as u64);
+            progress.set(turn.heard() as u64);
         }
     }
     Ok((segments, windows))
@@ -156,7 +168,7 @@ fn write(args: &Transcribe, file: &Path, transcript: &Transcript, subtitles: &Su
     let dir = to.output_dir.clone().unwrap_or_else(|| PathBuf::from("."));
     std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e)).map_err(cannot_write)?;
     let stem = match file.file_stem() {
-        Some(stem) if file != Path::new("-") => stem.to_os_string(),
+        Some(stem) if !is_stream(file) => stem.to_os_string(),
         _ => "stdin".into(),
     };
     let formats = to.output_format.as_ref().map_or(&TranscriptFormat::ALL[..], |formats| &formats.0);

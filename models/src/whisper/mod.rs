@@ -51,6 +51,6 @@ pub use self::model::Whisper;
 pub use self::recording::{Recording, Spectrogram, FRAMES_PER_SECOND};
 pub use self::segment::{Outcome, Segment, WindowReport};
 pub use self::tokens::{Task, Tokens};
-pub use self::transcribe::{SpeechGate, TranscribeOptions, Transcription};
+pub use self::transcribe::{SpeechGate, TranscribeOptions, Transcription, Transcriptions, Turn};
 pub use self::words::{Punctuation, Word};
 pub use self::write::{timestamp, SubtitleOptions, Transcript, TranscriptFormat};

@@ -1,8 +1,9 @@
 //! Decodings, languages, transcripts and word times.
 
 use candle_engine_models::whisper::{
-    Context, DecodeOptions, Segment, Spectrogram, Task, Thresholds, TranscribeOptions, Whisper,
+    Context, DecodeOptions, Recording, Segment, Spectrogram, Task, Thresholds, TranscribeOptions, Whisper,
 };
+use candle_engine_models::Error;
 use serde_json::Value;
 
 use crate::{answers, numbers, open, Expected, CASES};
@@ -187,6 +188,81 @@ fn a_batch_gives_every_window_what_it_gets_alone() {
         assert!(two.windows(2).all(|pair| pair[0].seek <= pair[1].seek));
         let covered: f64 = reports.iter().map(|report| report.duration).sum();
         assert!((covered - 7.3).abs() < 1e-9, "every frame is in one window: {covered}");
+    }
+}
+
+/// A recording that cannot be read beyond a frame.
+struct Broken(Spectrogram, usize);
+
+impl Recording for Broken {
+    fn mels(&self) -> usize {
+        self.0.mels()
+    }
+
+    fn frames_until(&mut self, end: usize) -> Result<usize, Error> {
+        match end > self.1 {
+            true => Err(Error::Input("broken off".into())),
+            false => self.0.frames_until(end),
+        }
+    }
+
+    fn frames(&mut self, range: std::ops::Range<usize>) -> Result<Vec<f32>, Error> {
+        self.0.frames(range)
+    }
+
+    fn silence(&self) -> f32 {
+        self.0.silence()
+    }
+}
+
+#[test]
+fn recordings_share_batches_and_nothing_else() {
+    let model = open("turbo-128", false);
+    let whole = numbers(&Expected::open("turbo-128").mel());
+    let part = |from: usize, frames: usize, readable: usize| {
+        let numbers = whole[from * 128..(from + frames) * 128].to_vec();
+        Broken(Spectrogram::new(128, numbers, SILENCE).unwrap(), readable)
+    };
+    // Of the second two windows can be read, of the fourth none.
+    let recordings = || {
+        let whole = usize::MAX;
+        let parts = [(0, 300, whole), (100, 600, 450), (350, 50, whole), (0, 300, 100), (200, 530, whole)];
+        parts.map(|(from, frames, readable)| part(from, frames, readable))
+    };
+    for (batch, beam_size) in [(1, None), (3, Some(2)), (16, None)] {
+        let options = TranscribeOptions {
+            batch,
+            decode: DecodeOptions { beam_size, ..DecodeOptions::default() },
+            word_timestamps: true,
+            temperatures: vec![0.0, 0.7],
+            thresholds: Thresholds { no_speech: None, logprob: Some(-0.6), ..Thresholds::default() },
+            ..TranscribeOptions::default()
+        };
+        let mut all = model.transcribe_all(recordings().map(Ok), &options).unwrap();
+        for (i, recording) in recordings().into_iter().enumerate() {
+            let turn = all.next().unwrap();
+            let mut alone = match (turn, model.transcribe(recording, &options)) {
+                (Ok(mut turn), Ok(mut alone)) => {
+                    let segments: Vec<_> = turn.by_ref().map(|s| s.map_err(|e| e.to_string())).collect();
+                    let same: Vec<_> = alone.by_ref().map(|s| s.map_err(|e| e.to_string())).collect();
+                    assert_eq!(segments, same, "recording {i}, batch {batch}");
+                    assert_eq!((turn.language(), turn.heard()), (alone.language(), alone.heard()));
+                    assert_eq!(turn.take_reports(), alone.take_reports(), "recording {i}, batch {batch}");
+                    segments
+                }
+                (turn, alone) => {
+                    let [turn, alone] = [turn.err(), alone.err()].map(|e| e.map(|e| e.to_string()));
+                    assert!(turn.is_some() && turn == alone, "recording {i}: {turn:?}, alone {alone:?}");
+                    assert_eq!(i, 3);
+                    continue;
+                }
+            };
+            let last = alone.pop();
+            let broken = last.as_ref().is_some_and(|last| last.as_ref().is_err_and(|e| e == "broken off"));
+            assert_eq!(broken, i == 1, "recording {i}: {last:?}");
+            assert!(alone.iter().all(Result::is_ok) && (i != 1 || !alone.is_empty()), "what could be read");
+        }
+        assert!(all.next().is_none());
     }
 }
 

@@ -5,21 +5,23 @@
 mod options;
 mod prompt;
 mod speech;
+mod together;
 mod windows;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use candle_engine::Result;
+use candle_engine::{Error, Result};
 
 pub use self::options::TranscribeOptions;
 pub use self::speech::SpeechGate;
+pub use self::together::{Transcriptions, Turn};
 
 use self::prompt::Previous;
 use self::windows::Windows;
 use super::decode::{
-    decode_with_fallback, detect, Attempt, Context, DecodeOptions, Decoded, Frame, LanguageProbability,
-    ModelInference, Prompt,
+    detect, Attempt, Context, DecodeOptions, Decoded, Frame, LanguageProbability, ModelInference, Prompt,
 };
 use super::hallucination::{is_blank, last_end, suspect, Suspicion};
 use super::recording::Recording;
@@ -48,7 +50,9 @@ pub struct Transcription<'a> {
     ready: VecDeque<Segment>,
     handed_out: usize,
     reports: Vec<WindowReport>,
-    failed: bool,
+    /// Whether no window is left.
+    ended: bool,
+    error: Option<Error>,
 }
 
 impl Whisper {
@@ -57,23 +61,37 @@ impl Whisper {
     /// Errors: `Input` naming an option, or a recording of another number of mel bins; those of reading and decoding.
     pub fn transcribe<'a>(
         &'a self,
-        mut recording: impl Recording + 'a,
+        recording: impl Recording + 'a,
         options: &TranscribeOptions,
     ) -> Result<Transcription<'a>> {
         options.validate()?;
+        self.begin(Box::new(recording), options)
+    }
+
+    /// Options are valid.
+    fn begin<'a>(
+        &'a self,
+        mut recording: Box<dyn Recording + 'a>,
+        options: &TranscribeOptions,
+    ) -> Result<Transcription<'a>> {
         let (tokens, frames) = (self.tokens()?, self.config().frames());
         let mut probabilities = Vec::new();
         let language = match &options.language {
             Some(word) => tokens.language_code(word)?,
             None if !tokens.is_multilingual() => "en",
             None => {
-                let first = match options.speech_gate {
-                    None => recording.speech(0, usize::MAX)?.map_or(0, |speech| speech.start),
-                    Some(_) => 0,
+                let speech = match options.speech_gate {
+                    None => recording.speech(0, usize::MAX)?,
+                    Some(_) => Some(0..usize::MAX),
                 };
-                let there = recording.frames_until(first + frames)?;
-                let (heard, silence) = (recording.frames(first..there)?, recording.silence());
-                let memories = self.hear(&[window(self, heard, silence)?])?;
+                let heard = match speech {
+                    Some(Range { start, .. }) => {
+                        let end = recording.frames_until(start + frames)?;
+                        recording.frames(start..end)?
+                    }
+                    None => Vec::new(),
+                };
+                let memories = self.hear(&[window(self, heard, recording.silence())?])?;
                 probabilities = detect(tokens, &mut ModelInference::new(self, memories.iter().collect()))?;
                 probabilities[0].code
             }
@@ -97,9 +115,10 @@ impl Whisper {
             ready: VecDeque::new(),
             handed_out: 0,
             reports: Vec::new(),
-            failed: false,
+            ended: false,
+            error: None,
             model: self,
-            recording: Box::new(recording),
+            recording,
             options: options.clone(),
             language,
             probabilities,
@@ -133,31 +152,38 @@ impl Transcription<'_> {
         std::mem::take(&mut self.reports)
     }
 
-    /// Decodes the next window, or the next few; `false` at the end.
-    fn advance(&mut self) -> Result<bool> {
-        let (mut spans, mut heard) = (Vec::new(), Vec::new());
-        while spans.len() < self.options.batch {
-            let next = self.windows.next(&mut *self.recording, self.options.batch > 1)?;
-            let Some(span) = next else { break };
-            self.recording.forget(span.seek);
-            let frames = self.recording.frames(span.seek..span.seek + span.size)?;
-            // What is missing of a window is 0 here, as the reference has it, and not silence.
-            heard.push(window(self.model, frames, 0.0)?);
-            spans.push(span);
+    /// Cuts out the next windows, at most so many, and one if the next is not known before it is decoded.
+    fn cut_out(&mut self, room: usize) -> Vec<(Span, Tensor)> {
+        let room = if self.options.batch > 1 { room } else { room.min(1) };
+        let mut windows = Vec::new();
+        while windows.len() < room && !self.ended {
+            match self.next_window() {
+                Ok(Some(window)) => windows.push(window),
+                Ok(None) => self.ended = true,
+                Err(error) => self.fail(error),
+            }
         }
-        if spans.is_empty() {
-            return Ok(false);
-        }
-        let memories = self.model.hear(&heard)?;
-        let decoded = self.decode(&spans, &memories)?;
-        for ((span, memory), (decoded, attempts)) in spans.iter().zip(&memories).zip(decoded) {
-            self.take(*span, memory, &decoded, attempts)?;
-        }
-        Ok(true)
+        windows
     }
 
-    fn decode(&self, spans: &[Span], memories: &[Memory]) -> Result<Vec<(Decoded, Vec<Attempt>)>> {
-        let frame = Frame::of(self.model)?;
+    fn next_window(&mut self) -> Result<Option<(Span, Tensor)>> {
+        let Some(span) = self.windows.next(&mut *self.recording, self.options.batch > 1)? else {
+            return Ok(None);
+        };
+        self.recording.forget(span.seek);
+        let frames = self.recording.frames(span.seek..span.seek + span.size)?;
+        // What is missing of a window is 0 here, as the reference has it, and not silence.
+        Ok(Some((span, window(self.model, frames, 0.0)?)))
+    }
+
+    /// Ends with an error, which is told behind what was found.
+    fn fail(&mut self, error: Error) {
+        self.ended = true;
+        self.error.get_or_insert(error);
+    }
+
+    /// What stands before a window: the `index`th of those that are heard together.
+    fn prompt(&self, frame: &Frame, span: &Span, index: usize) -> Result<Prompt> {
         let previous = self.previous.tokens();
         let context = Context {
             language: self.language,
@@ -165,14 +191,17 @@ impl Transcription<'_> {
             previous: &previous,
             prefix: &self.prefix,
         };
-        let prompt = Prompt::new(&frame, &context, &self.decode)?;
-        let seed = |span: &Span| self.options.seed.wrapping_add((span.seek as u64) << 8);
-        let each = spans.iter().enumerate();
-        let prompts: Vec<Prompt> =
-            each.map(|(window, span)| Prompt { window, seed: seed(span), ..prompt.clone() }).collect();
-        let mut model = ModelInference::new(self.model, memories.iter().collect());
-        let (temperatures, thresholds) = (&self.options.temperatures, &self.options.thresholds);
-        decode_with_fallback(&mut model, &frame, &prompts, &self.decode, temperatures, thresholds)
+        let seed = self.options.seed.wrapping_add((span.seek as u64) << 8);
+        Ok(Prompt { window: index, seed, ..Prompt::new(frame, &context, &self.decode)? })
+    }
+
+    /// What is ready to be handed out; `None` if there is nothing yet, or nothing more.
+    fn take_ready(&mut self) -> Option<Result<Segment>> {
+        if let Some(segment) = self.ready.pop_front() {
+            self.handed_out += 1;
+            return Some(Ok(Segment { id: self.handed_out - 1, ..segment }));
+        }
+        self.error.take().map(Err)
     }
 
     /// Takes what a window was decoded to.
@@ -262,19 +291,7 @@ impl Iterator for Transcription<'_> {
     type Item = Result<Segment>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.ready.is_empty() && !self.failed {
-            match self.advance() {
-                Ok(true) => {}
-                Ok(false) => return None,
-                Err(error) => {
-                    self.failed = true;
-                    return Some(Err(error));
-                }
-            }
-        }
-        let segment = self.ready.pop_front()?;
-        self.handed_out += 1;
-        Some(Ok(Segment { id: self.handed_out - 1, ..segment }))
+        self.next_with(None)
     }
 }
 

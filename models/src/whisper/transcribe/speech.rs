@@ -68,6 +68,10 @@ impl Speech {
                 break;
             }
             self.look(recording, end)?;
+            if self.found.is_empty() {
+                // A silence of any length takes no memory.
+                recording.forget(self.loud_since.unwrap_or(self.seen).saturating_sub(pad));
+            }
         }
         let padded =
             |speech: &Range<usize>| speech.start.saturating_sub(pad).max(from)..(speech.end + pad).min(to);
@@ -127,6 +131,45 @@ mod tests {
             all.push((range.start, range.end));
         }
         all
+    }
+
+    /// Silence, and how much of it is remembered.
+    struct Silence {
+        known: usize,
+        forgotten: usize,
+    }
+
+    impl Recording for Silence {
+        fn mels(&self) -> usize {
+            1
+        }
+
+        fn frames_until(&mut self, end: usize) -> Result<usize> {
+            self.known = self.known.max(end.min(500_000));
+            assert!(self.known - self.forgotten < 2 * PIECE, "{} to {}", self.forgotten, self.known);
+            Ok(self.known.min(end))
+        }
+
+        fn frames(&mut self, range: Range<usize>) -> Result<Vec<f32>> {
+            assert!(range.start >= self.forgotten);
+            Ok(vec![-1.0; range.len()])
+        }
+
+        fn forget(&mut self, before: usize) {
+            self.forgotten = self.forgotten.max(before);
+        }
+
+        fn silence(&self) -> f32 {
+            -1.0
+        }
+    }
+
+    #[test]
+    fn a_long_silence_is_forgotten() {
+        let mut recording = Silence { known: 0, forgotten: 0 };
+        let mut speech = Speech::new(SpeechGate::default());
+        assert_eq!(speech.next(&mut recording, 0, usize::MAX).unwrap(), None);
+        assert_eq!(recording.known, 500_000);
     }
 
     #[test]
