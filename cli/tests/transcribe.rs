@@ -236,6 +236,12 @@ fn what_cannot_be_transcribed_is_said_in_one_line() {
     let other = reference("whisper/turbo-128/ggml-f16.bin");
     fails(&["-m", &model, &talk, "--vad", "--vad_model", &other], 3, &["ggml-f16.bin", "silero-16k"]);
     fails(&["-m", &vad, &talk], 3, &["ggml-silero.bin", "expected a Whisper model"]);
+    let whisper_cpp = reference("whisper/turbo-128/ggml-q5_0.bin");
+    let quantized = format!("{}/quantized", folder.word());
+    run(&["quantize", &whisper_cpp, "-o", &quantized])
+        .fails(3, &["ggml-q5_0.bin", "`transcribe --quantize`"]);
+    let loading = ["-m", &whisper_cpp, &talk, "--language", "en", "--quantize", "int8"];
+    assert_eq!(run(&[&["transcribe"], &loading[..]].concat()).code, Some(0), "while loading, it is");
     // The others are transcribed all the same.
     let ran = transcribe(&["--language", "en", "/no/such.wav", &talk]);
     assert!(ran.code == Some(4) && !ran.out.is_empty(), "{ran:?}");

@@ -12,7 +12,7 @@ use candle_engine_models::quantize::{
     is_whisper, write_folder, write_gguf, write_whisper_folder, Calibration, Observer, Origin, Recipe,
     Report, Staged, Target,
 };
-use candle_engine_models::{LoadOptions, Model, Source};
+use candle_engine_models::{Error, LoadOptions, Model, Source};
 use serde::Serialize;
 
 use super::{load, prompt};
@@ -80,6 +80,12 @@ pub fn run(args: &Quantize, ui: &Ui) -> Outcome {
         if is_whisper(dir) {
             return whisper(args, dir, &recipe, is_gguf, ui);
         }
+    }
+    if let Source::Ggml(file) = &source {
+        let what =
+            "a file of whisper.cpp's becomes no folder: name the folder that it was made of, or quantize it \
+                    while loading (`transcribe --quantize`)";
+        return Err(Failure::from(Error::malformed(file, what)));
     }
     let texts = [&args.calibrate, &args.eval].map(|file| file.as_deref().map(prompt::text_of).transpose());
     let [calibration_text, eval_text] = texts;

@@ -14,7 +14,7 @@ use super::recipe::{Plan, Recipe};
 use super::report::Report;
 use crate::decoder::{TensorNames, HF};
 use crate::hf_config::HfConfig;
-use crate::whisper::WhisperConfig;
+use crate::whisper::{prefixed, WhisperConfig};
 
 /// What a recipe tells apart: embedding, head, layers. The other names are those of no tensor here.
 const NAMES: TensorNames = TensorNames {
@@ -27,15 +27,14 @@ const LAYERS: [&str; 2] = ["model.encoder.layers.", NAMES.layers];
 
 fn plan(recipe: &Recipe, weights: &dyn Weights) -> Result<Plan> {
     if !weights.contains("model.encoder.conv1.weight") {
-        let what = "expected a Whisper checkpoint with the names of the Hub: only these are quantized".into();
-        return Err(Error::Input(what));
+        return Err(Error::MissingTensor { name: "model.encoder.conv1.weight".into() });
     }
     Plan::of(recipe, weights, &NAMES, &LAYERS, !weights.contains("proj_out.weight"))
 }
 
 /// Quantizes a Whisper model in memory.
 ///
-/// Errors: `OutOfMemory`; `Tensor` for a matrix that cannot be converted; `Input` for a file of whisper.cpp's.
+/// Errors: `OutOfMemory`; `Tensor` for a matrix that cannot be converted.
 pub(crate) fn whisper_in_memory(recipe: &Recipe, source: Arc<dyn Weights>) -> Result<InMemory> {
     convert(&plan(recipe, &*source)?, None, source, &NAMES)
 }
@@ -67,7 +66,7 @@ pub fn write_whisper_folder(
     let json: Map<String, Value> =
         serde_json::from_slice(&text).map_err(|e| Error::malformed(&path, e.to_string()))?;
     WhisperConfig::from_hf(&HfConfig::from_map(json.clone())).at(path.display())?;
-    let weights = SafeTensors::open(from)?;
-    let plan = plan(recipe, &weights)?;
+    let weights = prefixed(SafeTensors::open(from)?);
+    let plan = plan(recipe, &*weights)?;
     write_plan(&plan, None, &NAMES, (&json, &beside(from)), dir, recipe, progress)
 }

@@ -1,7 +1,6 @@
 //! whisper.cpp's checkpoints, under the names of the Hub's.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use candle_engine::text::Tokenizer;
 use candle_engine::weights::ggml::Sizes;
@@ -11,6 +10,7 @@ use candle_engine_quantization::compressed_tensors::Activations;
 
 use super::languages::LANGUAGES;
 use super::open::Parts;
+use super::prefixed::prefixed;
 use super::{StackDims, WhisperConfig};
 use crate::blocks::Act;
 
@@ -88,7 +88,7 @@ pub(super) fn open(path: &Path) -> Result<Parts> {
         alignment_heads: None,
         takes_previous_text: true,
         activations: Activations::default(),
-        weights: Arc::new(Renamed(ggml)),
+        weights: prefixed(Renamed(ggml)),
     })
 }
 

@@ -32,6 +32,7 @@ mod layer;
 mod listen;
 mod model;
 mod open;
+mod prefixed;
 mod probability;
 pub mod random;
 mod recording;
@@ -40,6 +41,8 @@ mod tokens;
 mod transcribe;
 mod words;
 mod write;
+
+pub(crate) use self::prefixed::prefixed;
 
 pub use self::compression::compression_ratio;
 pub use self::config::{StackDims, WhisperConfig};

@@ -16,6 +16,7 @@ use candle_engine_quantization::compressed_tensors::Activations;
 use candle_engine_quantization::Loader;
 
 use super::alignment_heads::known_heads;
+use super::prefixed::{prefixed, PREFIX};
 use super::{ggml, Encoder, TextDecoder, Tokens, Whisper, WhisperConfig};
 #[cfg(feature = "builtin")]
 use crate::builtin::listener;
@@ -129,7 +130,7 @@ fn parts(
     Ok(Parts {
         config,
         activations: hf.get("quantization_config").map(Activations::read).unwrap_or_default(),
-        weights: Arc::new(weights),
+        weights: prefixed(weights),
         tokenizer,
         multilingual,
         alignment_heads: heads,
@@ -152,12 +153,11 @@ fn assemble(name: String, parts: Parts, options: &LoadOptions) -> Result<Whisper
         let quantized = whisper_in_memory(recipe, weights)?;
         (weights, activations) = (quantized.weights, quantized.activations);
     }
-    let prefix = if weights.contains("model.encoder.conv1.weight") { "model." } else { "" };
-    let embedding = format!("{prefix}decoder.embed_tokens");
+    let embedding = format!("{PREFIX}decoder.embed_tokens");
     let own_head = ["weight", "weight_packed"].iter().any(|end| weights.contains(&format!("proj_out.{end}")));
     let head = if own_head { "proj_out" } else { &embedding };
 
-    let query = format!("{prefix}encoder.layers.0.self_attn.q_proj.weight");
+    let query = format!("{PREFIX}encoder.layers.0.self_attn.q_proj.weight");
     let format = weights.get(&query).map_or(Format::F16, |stored| stored.format);
     let dtype = match format {
         Format::F32 => DType::F32,
@@ -177,8 +177,8 @@ fn assemble(name: String, parts: Parts, options: &LoadOptions) -> Result<Whisper
     };
     let loader =
         Loader::new(weights.clone(), exec).activations(activations).observed(options.observer.clone());
-    let encoder = Encoder::load(&config, &loader, &format!("{prefix}encoder"))?;
-    let decoder = TextDecoder::load(&config, &loader, &format!("{prefix}decoder"), head, kinds)?;
+    let encoder = Encoder::load(&config, &loader, &format!("{PREFIX}encoder"))?;
+    let decoder = TextDecoder::load(&config, &loader, &format!("{PREFIX}decoder"), head, kinds)?;
 
     let tokens = tokenizer.and_then(|tokenizer| Tokens::new(tokenizer, config.vocab, multilingual));
     let alignment_heads = parts.alignment_heads.unwrap_or_else(|| known_heads(&config));

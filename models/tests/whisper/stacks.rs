@@ -1,5 +1,7 @@
 //! Hidden states and logits.
 
+use std::path::Path;
+
 use candle_core::Tensor;
 use candle_engine::kv::{Batch, KvType};
 use candle_engine_models::quantize::{write_whisper_folder, Recipe};
@@ -235,5 +237,37 @@ fn integers_of_8_bits_drop_in() {
     let stored = Whisper::open(&dir.display().to_string(), &LoadOptions::default()).unwrap();
     assert_eq!(numbers(&answer(&stored, &expected)), got);
     assert_eq!(stored.tokens().unwrap().eot, loaded.tokens().unwrap().eot);
+
+    // The same without the prefix of the Hub's names.
+    let (short, again) = (dir.join("short"), dir.join("again"));
+    std::fs::create_dir_all(&short).unwrap();
+    std::fs::create_dir_all(&again).unwrap();
+    for file in ["config.json", "generation_config.json", "tokenizer.json"] {
+        std::fs::copy(folder("turbo-128").join(file), short.join(file)).unwrap();
+    }
+    let whole = std::fs::read(folder("turbo-128").join("model.safetensors")).unwrap();
+    std::fs::write(short.join("model.safetensors"), without_prefix(&whole)).unwrap();
+    let whisper = |dir: &Path, options: &LoadOptions| {
+        numbers(&answer(&Whisper::open(&dir.display().to_string(), options).unwrap(), &expected))
+    };
+    let plain = LoadOptions::default();
+    assert_eq!(whisper(&short, &plain), whisper(&folder("turbo-128"), &plain));
+    assert_eq!(whisper(&short, &options), got);
+    write_whisper_folder(&short, &again, &recipe, &mut |_, _| ()).unwrap();
+    assert_eq!(whisper(&again, &plain), got);
     std::fs::remove_dir_all(&dir).unwrap();
+
+    // And from whisper.cpp's file, whose norms and biases were rounded once less.
+    let ggml = whisper(&folder("turbo-128").join("ggml-f16.bin"), &options);
+    let difference: Vec<f32> = ggml.iter().zip(&got).map(|(a, b)| a - b).collect();
+    let share = rms(&difference) / rms(&got);
+    assert!(share < 0.01, "off by {share} of the logits of the folder");
+}
+
+/// A safetensors file with `name` for `model.name`.
+fn without_prefix(file: &[u8]) -> Vec<u8> {
+    let (length, rest) = file.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header = std::str::from_utf8(header).unwrap().replace("\"model.", "\"");
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
