@@ -32,7 +32,7 @@ const NAMES: [(&str, &str, &str); 15] = [
 const PREFIX: &str = "_model.";
 
 /// The tensors of the network, by the names that are used here.
-pub(super) struct Tensors(BTreeMap<&'static str, Stored>);
+pub(super) struct Tensors(BTreeMap<String, Stored>);
 
 impl Tensors {
     /// Finds them among those of a file, whichever names it has.
@@ -42,11 +42,12 @@ impl Tensors {
         let (_, published, alone) = NAMES[0];
         let is_alone = file.contains(alone);
         let prefix = if file.contains(published) { "" } else { PREFIX };
-        let find = |&(ours, published, alone): &(&'static str, &str, &str)| {
+        let mut found = BTreeMap::new();
+        for (ours, published, alone) in NAMES {
             let name = if is_alone { alone.to_owned() } else { format!("{prefix}{published}") };
-            Ok((ours, file.get(&name)?))
-        };
-        NAMES.iter().map(find).collect::<Result<_>>().map(Self)
+            found.insert(ours.to_owned(), file.get(&name)?);
+        }
+        Ok(Self(found))
     }
 
     /// How many numbers a tensor has.
@@ -57,7 +58,7 @@ impl Tensors {
     /// Gives a tensor the shape that it is used in: files differ in dimensions of 1.
     ///
     /// Errors: `ShapeMismatch`.
-    pub fn reshape(&mut self, name: &'static str, shape: &[usize]) -> Result<()> {
+    pub fn reshape(&mut self, name: &str, shape: &[usize]) -> Result<()> {
         let beyond_one = |shape: &[usize]| shape.iter().copied().filter(|&d| d != 1).collect::<Vec<_>>();
         if let Some(stored) = self.0.get_mut(name) {
             if beyond_one(&stored.shape) == beyond_one(shape) {
@@ -80,7 +81,7 @@ impl Weights for Tensors {
     }
 
     fn names(&self) -> Vec<String> {
-        self.0.keys().map(|&name| name.to_owned()).collect()
+        self.0.keys().cloned().collect()
     }
 }
 

@@ -126,10 +126,14 @@ impl SileroVad {
             }
         }
         let frames = Tensor::from_vec(frames, (windows * FRAMES, FRAME), &Device::Cpu)?;
-        let spectrum = self.basis.forward(&frames)?;
+        let spectrum = self.basis.forward(&frames)?.flatten_all()?.to_vec1::<f32>()?;
         let bins = self.basis.shape().0 / 2;
-        let [cosines, sines] = [0, bins].map(|from| spectrum.narrow(1, from, bins)?.sqr());
-        let mut x = (cosines? + sines?)?.sqrt()?;
+        let mut magnitudes = Vec::with_capacity(windows * FRAMES * bins);
+        for frame in spectrum.chunks_exact(2 * bins) {
+            let (cosines, sines) = frame.split_at(bins);
+            magnitudes.extend(cosines.iter().zip(sines).map(|(c, s)| (c * c + s * s).sqrt()));
+        }
+        let mut x = Tensor::from_vec(magnitudes, (windows * FRAMES, bins), &Device::Cpu)?;
         let mut t = FRAMES;
         for (convolution, stride) in self.encoder.iter().zip(STRIDES) {
             x = convolution.forward(&ops::unfold(&self.exec, &x, t, stride)?)?;
@@ -141,9 +145,9 @@ impl SileroVad {
     /// `x [windows, heard]`, what the encoder says of each → their probabilities.
     fn decode(&self, x: &Tensor, state: &mut VadState) -> Result<Vec<f32>> {
         let size = state.hidden.len();
-        let gates = self.input.forward(x)?.to_vec2::<f32>()?;
-        let mut said = Vec::with_capacity(gates.len() * size);
-        for mut gates in gates {
+        let mut gates = self.input.forward(x)?.flatten_all()?.to_vec1::<f32>()?;
+        let mut said = Vec::with_capacity(gates.len() / 4);
+        for gates in gates.chunks_exact_mut(4 * size) {
             let before = Tensor::from_slice(&state.hidden, (1, size), &Device::Cpu)?;
             let remembered = self.hidden.forward(&before)?.flatten_all()?.to_vec1::<f32>()?;
             gates.iter_mut().zip(remembered).for_each(|(gate, more)| *gate += more);
