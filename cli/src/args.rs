@@ -522,9 +522,8 @@ pub struct Completions {
 
 fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("expected 1 or more".into()),
+        Ok(0) | Err(_) => Err("expected a whole number from 1 on".into()),
         Ok(n) => Ok(n),
-        Err(e) => Err(format!("{e}")),
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Train {
     #[arg(short, long, alias = "out", value_name = "DIR", value_hint = ValueHint::AnyPath)]
     pub output: PathBuf,
     /// Widths of the layers: the hidden ones, or all [default: one of 64]
-    #[arg(long, value_delimiter = ',', value_name = "N,N,…")]
+    #[arg(long, value_delimiter = ',', value_name = "N,N,…", value_parser = positive)]
     pub layers: Option<Vec<usize>>,
     #[command(flatten)]
     pub columns: Columns,

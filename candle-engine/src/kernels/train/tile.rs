@@ -1,6 +1,10 @@
 //! The micro-kernel: a tile of sums that stays in registers.
 
 use crate::kernels::lanes::Arith;
+use crate::kernels::matmul::prefetch::prefetch;
+
+/// How far before a single row's weights are needed they are asked for: 4 KiB. A row alone waits for nothing else.
+const AHEAD: usize = 1024;
 
 /// What is multiplied: numbers of `x`, each by a row of `y`.
 #[derive(Clone, Copy)]
@@ -38,6 +42,9 @@ pub(super) fn multiply<const R: usize, const P: usize, A: Arith>(
             let at = k * y_step + p * A::N;
             // SAFETY: the last step's columns end within `y`.
             *columns = arith.load(unsafe { y.get_unchecked(at..at + A::N) });
+            if R == 1 {
+                prefetch(y.as_ptr().wrapping_add(at + AHEAD).cast());
+            }
         }
         for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the last row's last number is within `x`.
