@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::hint;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Smaller blocks are the system's: where allocators begin to map.
 const LARGE: usize = 128 << 10;
@@ -20,6 +20,15 @@ const MOST: usize = 64 << 20;
 
 /// Alignment of large blocks: a cache line.
 const ALIGN: usize = 64;
+
+/// How often [`release`] was called.
+static RELEASES: AtomicUsize = AtomicUsize::new(0);
+
+/// Says that what runs next needs other blocks: before its next large block, a [`Recycler`] gives back to the system
+/// all that it keeps.
+pub fn release() {
+    RELEASES.fetch_add(1, Ordering::Relaxed);
+}
 
 /// The system's allocator, but freed blocks of 128 KiB and more, 64 MiB in all, are kept to be used again.
 ///
@@ -40,6 +49,8 @@ struct Kept {
     blocks: [(*mut u8, usize); SLOTS],
     count: usize,
     bytes: usize,
+    /// Of [`RELEASES`], those that were followed.
+    releases: usize,
 }
 
 // SAFETY: `kept` is touched only by the holder of `busy`; what it points to is nobody's.
@@ -50,7 +61,7 @@ unsafe impl Send for Recycler {}
 impl Recycler {
     /// Nothing kept.
     pub const fn new() -> Self {
-        let kept = Kept { blocks: [(ptr::null_mut(), 0); SLOTS], count: 0, bytes: 0 };
+        let kept = Kept { blocks: [(ptr::null_mut(), 0); SLOTS], count: 0, bytes: 0, releases: 0 };
         Self { busy: AtomicBool::new(false), kept: UnsafeCell::new(kept) }
     }
 
@@ -63,6 +74,37 @@ impl Recycler {
         self.busy.store(false, Ordering::Release);
         result
     }
+
+    /// A block of this layout, if one is kept.
+    fn kept(&self, block: Layout) -> Option<*mut u8> {
+        self.follow(RELEASES.load(Ordering::Relaxed));
+        self.with(|kept| kept.take(block.size()))
+    }
+
+    /// Gives all that is kept back, unless that was done at this count of releases.
+    fn follow(&self, releases: usize) {
+        if self.with(|kept| std::mem::replace(&mut kept.releases, releases) != releases) {
+            while let Some((start, size)) = self.with(Kept::oldest) {
+                // SAFETY: the block is in no slot any more, and came from the system with this size.
+                unsafe { free(start, size) };
+            }
+            #[cfg(all(target_os = "linux", target_env = "gnu"))]
+            // SAFETY: gives pages of free blocks back, which glibc keeps within its heap.
+            unsafe {
+                libc::malloc_trim(0);
+            }
+        }
+    }
+}
+
+/// Gives a large block back to the system.
+///
+/// # Safety
+///
+/// It came from there with this size, and nobody uses it.
+unsafe fn free(start: *mut u8, size: usize) {
+    // SAFETY: a size that a layout has had, and the caller's promise.
+    unsafe { System.dealloc(start, Layout::from_size_align_unchecked(size, ALIGN)) };
 }
 
 impl Default for Recycler {
@@ -124,7 +166,7 @@ unsafe impl GlobalAlloc for Recycler {
             return unsafe { System.alloc(layout) };
         };
         // SAFETY: `LARGE` bytes or more.
-        self.with(|kept| kept.take(block.size())).unwrap_or_else(|| unsafe { System.alloc(block) })
+        self.kept(block).unwrap_or_else(|| unsafe { System.alloc(block) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -132,7 +174,7 @@ unsafe impl GlobalAlloc for Recycler {
             // SAFETY: the caller's promise.
             return unsafe { System.alloc_zeroed(layout) };
         };
-        match self.with(|kept| kept.take(block.size())) {
+        match self.kept(block) {
             Some(start) => {
                 // SAFETY: the block has at least `layout.size()` bytes and is ours.
                 unsafe { start.write_bytes(0, layout.size()) };
@@ -161,8 +203,8 @@ unsafe impl GlobalAlloc for Recycler {
                 Some(Some((oldest, size))) => (oldest, size, true),
                 Some(None) => (start, block.size(), false),
             };
-            // SAFETY: the block came from the system with this size and alignment, and is in no slot any more.
-            unsafe { System.dealloc(start, Layout::from_size_align_unchecked(size, ALIGN)) };
+            // SAFETY: the block came from the system with this size, and is in no slot any more.
+            unsafe { free(start, size) };
             if !again {
                 return;
             }
@@ -236,6 +278,20 @@ mod tests {
                 assert!(most, "{bytes} bytes are kept");
             }
             a.with(|kept| assert_eq!((kept.count, kept.bytes), (2, MOST)));
+        }
+    }
+
+    #[test]
+    fn what_is_kept_goes_when_it_is_released() {
+        let a = Recycler::new();
+        // SAFETY: as above.
+        unsafe {
+            let kept = || a.with(|kept| (kept.count, kept.bytes));
+            let block = a.alloc(layout(1 << 20));
+            a.dealloc(block, layout(1 << 20));
+            assert_eq!(kept(), (1, 1 << 20));
+            a.follow(1);
+            assert_eq!(kept(), (0, 0));
         }
     }
 

@@ -39,17 +39,19 @@ pub fn attention(
     exec: &Exec,
     spec: &AttentionSpec,
     layer: usize,
-    [q, k, v]: [&Tensor; 3],
+    [q, k, v]: [Tensor; 3],
     batch: &mut Batch,
 ) -> Result<Tensor> {
-    expect(q, (batch.rows(), spec.heads * spec.head_dim))?;
-    remember(exec, spec, layer, [k, v], batch)?;
+    expect(&q, (batch.rows(), spec.heads * spec.head_dim))?;
+    remember(exec, spec, layer, [&k, &v], batch)?;
+    // They are in the caches: their memory is free for the sums.
+    drop((k, v));
     if !exec.is_fused() {
-        return composed(spec, layer, q, batch);
+        return composed(spec, layer, &q, batch);
     }
     let sequences: Vec<SequenceKv> =
         batch.sequences().iter().map(|s| view(s.kv, layer, s.start, s.len)).collect::<Result<_>>()?;
-    fused(spec, q, &sequences)
+    fused(spec, &q, &sequences)
 }
 
 /// Appends keys and values to the sequences' caches, which are attended over later.

@@ -72,10 +72,11 @@ impl Attention {
 
     /// `[t, hidden] → [t, hidden]`; appends the new positions to the sequences' caches. The table is for a layer
     /// that rotates.
-    pub fn forward(&self, x: &Tensor, rope: Option<&RopeTable>, batch: &mut Batch) -> Result<Tensor> {
-        let mut q = self.proj.q.forward(x)?;
-        let mut k = self.proj.k.forward(x)?;
-        let v = self.proj.v.forward(x)?;
+    pub fn forward(&self, x: Tensor, rope: Option<&RopeTable>, batch: &mut Batch) -> Result<Tensor> {
+        let mut q = self.proj.q.forward(&x)?;
+        let mut k = self.proj.k.forward(&x)?;
+        let v = self.proj.v.forward(&x)?;
+        drop(x);
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             q = self.per_head(&q, q_norm)?;
             k = self.per_head(&k, k_norm)?;
@@ -84,7 +85,7 @@ impl Attention {
             q = ops::rope(&self.exec, &q, self.spec.head_dim, rope)?;
             k = ops::rope(&self.exec, &k, self.spec.head_dim, rope)?;
         }
-        let a = ops::attention(&self.exec, &self.spec, self.layer, [&q, &k, &v], batch)?;
+        let a = ops::attention(&self.exec, &self.spec, self.layer, [q, k, v], batch)?;
         self.proj.o.forward(&a)
     }
 

@@ -25,13 +25,16 @@ impl RmsNorm {
         ops::rms_norm(&self.exec, x, &self.weight, self.eps)
     }
 
-    /// x + r, or x if there is nothing to add, and its norm.
+    /// x + r, or x if there is nothing to add, and its norm. The memory of both terms is free then.
     ///
     /// Shapes: both `[.., n]`, and so are the results.
-    pub fn add_forward(&self, x: &Tensor, r: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    pub fn add_forward(&self, x: Tensor, r: Option<Tensor>) -> Result<(Tensor, Tensor)> {
         match r {
-            Some(r) => ops::add_rms_norm(&self.exec, x, r, &self.weight, self.eps),
-            None => Ok((x.clone(), self.forward(x)?)),
+            Some(r) => ops::add_rms_norm(&self.exec, &x, &r, &self.weight, self.eps),
+            None => {
+                let normed = self.forward(&x)?;
+                Ok((x, normed))
+            }
         }
     }
 }
@@ -57,10 +60,10 @@ impl LayerNorm {
         ops::layer_norm(&self.exec, x, &self.weight, &self.bias, self.eps)
     }
 
-    /// x + r, and its norm.
+    /// x + r, and its norm. The memory of both terms is free then.
     ///
     /// Shapes: both `[.., n]`, and so are the results.
-    pub fn add_forward(&self, x: &Tensor, r: &Tensor) -> Result<(Tensor, Tensor)> {
-        ops::add_layer_norm(&self.exec, x, r, [&self.weight, &self.bias], self.eps)
+    pub fn add_forward(&self, x: Tensor, r: Tensor) -> Result<(Tensor, Tensor)> {
+        ops::add_layer_norm(&self.exec, &x, &r, [&self.weight, &self.bias], self.eps)
     }
 }

@@ -69,12 +69,12 @@ impl Decoder {
         // What a layer adds to it joins it in the next norm's pass over memory.
         let mut added = None;
         for (i, layer) in self.layers.iter().enumerate() {
-            let (sum, normed) = layer.attn_norm.add_forward(&x, added.as_ref())?;
+            let (sum, normed) = layer.attn_norm.add_forward(x, added)?;
             see(i, &sum);
-            let (sum, mlp) = layer.forward(&sum, &normed, &rope, batch).at(format_args!("layer {i}"))?;
+            let (sum, mlp) = layer.forward(sum, normed, &rope, batch).at(format_args!("layer {i}"))?;
             (x, added) = (sum, Some(mlp));
         }
-        let (sum, normed) = self.norm.add_forward(&x, added.as_ref())?;
+        let (sum, normed) = self.norm.add_forward(x, added)?;
         see(self.layers.len(), &sum);
         let logits = self.head.forward(&wanted_rows(normed, batch)?)?;
         batch.finish();
@@ -114,13 +114,13 @@ impl Layer {
     /// `x` and its norm → `x` after attention, and what is to be added to it; all `[t, hidden]`.
     fn forward(
         &self,
-        x: &Tensor,
-        normed: &Tensor,
+        x: Tensor,
+        normed: Tensor,
         rope: &RopeTable,
         batch: &mut Batch,
     ) -> Result<(Tensor, Tensor)> {
         let attended = self.attn.forward(normed, Some(rope), batch)?;
-        let (x, normed) = self.mlp_norm.add_forward(x, Some(&attended))?;
+        let (x, normed) = self.mlp_norm.add_forward(x, Some(attended))?;
         Ok((x, self.mlp.forward(&normed)?))
     }
 }

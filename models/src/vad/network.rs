@@ -136,7 +136,7 @@ impl SileroVad {
         let mut x = Tensor::from_vec(magnitudes, (windows * FRAMES, bins), &Device::Cpu)?;
         let mut t = FRAMES;
         for (convolution, stride) in self.encoder.iter().zip(STRIDES) {
-            x = convolution.forward(&ops::unfold(&self.exec, &x, t, stride)?)?;
+            x = convolution.forward(&ops::unfold(&self.exec, &x, t, stride, 0..windows * t / stride)?)?;
             t /= stride;
         }
         self.decode(&x, state)

@@ -142,13 +142,13 @@ impl TextDecoder {
         // What is added to it joins it in the next norm's pass over memory.
         let (mut x, mut added) = (self.embedding.forward(batch.tokens())?, self.positions.forward(&places)?);
         for (i, layer) in self.layers.iter().enumerate() {
-            let (sum, normed) = layer.attn_norm.add_forward(&x, &added)?;
+            let (sum, normed) = layer.attn_norm.add_forward(x, added)?;
             see(Seen::Hidden(i, &sum))?;
             (x, added) = layer
-                .forward(&sum, &normed, batch, &memories, |q| see(Seen::Queries(i, q)))
+                .forward(sum, normed, batch, &memories, |q| see(Seen::Queries(i, q)))
                 .at(format_args!("decoder layer {i}"))?;
         }
-        let (sum, normed) = self.norm.add_forward(&x, &added)?;
+        let (sum, normed) = self.norm.add_forward(x, added)?;
         see(Seen::Hidden(self.layers.len(), &sum))?;
         let logits = self.head.forward(&wanted_rows(normed, batch)?)?;
         batch.finish();
@@ -187,14 +187,14 @@ impl Layer {
     /// `x` and its norm → `x` after both attentions, and what is to be added to it; all `[t, hidden]`.
     fn forward(
         &self,
-        x: &Tensor,
-        normed: &Tensor,
+        x: Tensor,
+        normed: Tensor,
         batch: &mut Batch,
         memories: &[(&KvCache, usize)],
         see: impl FnOnce(&Tensor) -> Result<()>,
     ) -> Result<(Tensor, Tensor)> {
         let attended = self.attn.forward(normed, None, batch)?;
-        let (x, normed) = self.cross_norm.add_forward(x, &attended)?;
-        self.feed_forward.forward(&x, &self.cross.forward(&normed, memories, see)?)
+        let (x, normed) = self.cross_norm.add_forward(x, attended)?;
+        self.feed_forward.forward(x, self.cross.forward(&normed, memories, see)?)
     }
 }

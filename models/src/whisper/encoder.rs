@@ -1,6 +1,7 @@
 //! The stack that hears: log-mel windows to hidden states.
 
 use candle_core::Tensor;
+use candle_engine::kernels::recycle;
 use candle_engine::kv::{Batch, KvCache, KvLayout, KvType};
 use candle_engine::ops::{self, Act, Exec};
 use candle_engine::weights::Linear;
@@ -8,7 +9,7 @@ use candle_engine::{Context, Error, Result};
 use candle_engine_quantization::{Embedding, Loader};
 
 use super::config::{WhisperConfig, FRAMES_PER_POSITION, NORM_EPS};
-use super::layer::{FeedForward, Place};
+use super::layer::{in_parts, FeedForward, Place};
 use crate::blocks::{Attention, LayerNorm};
 
 /// Width of both convolutions.
@@ -96,9 +97,15 @@ impl Encoder {
             }
             rows.push(window.to_device(self.exec.device())?.to_dtype(self.exec.dtype())?);
         }
-        let [first, second] = &self.convolutions;
-        let x = first.forward(&ops::unfold(&self.exec, &Tensor::cat(&rows, 0)?, frames, 1)?)?;
-        let mut x = second.forward(&ops::unfold(&self.exec, &x, frames, FRAMES_PER_POSITION)?)?;
+        let convolve = |i: usize, x: Tensor, stride| {
+            in_parts(x.dim(0)? / stride, |rows| {
+                self.convolutions[i].forward(&ops::unfold(&self.exec, &x, frames, stride, rows)?)
+            })
+        };
+        let x = convolve(0, Tensor::cat(&rows, 0)?, 1)?;
+        let mut x = convolve(1, x, FRAMES_PER_POSITION)?;
+        // The layers need blocks of other sizes.
+        recycle::release();
         let places: Vec<u32> = windows.iter().flat_map(|_| 0..positions as u32).collect();
         // What is added to it joins it in the next norm's pass over memory.
         let mut added = self.positions.forward(&places)?;
@@ -109,11 +116,11 @@ impl Encoder {
             batch.push_rows(positions, kv)?;
         }
         for (i, layer) in self.layers.iter().enumerate() {
-            let (sum, normed) = layer.attn_norm.add_forward(&x, &added)?;
+            let (sum, normed) = layer.attn_norm.add_forward(x, added)?;
             see(i, &sum);
-            (x, added) = layer.forward(&sum, &normed, &mut batch).at(format_args!("encoder layer {i}"))?;
+            (x, added) = layer.forward(sum, normed, &mut batch).at(format_args!("encoder layer {i}"))?;
         }
-        let (sum, normed) = self.norm.add_forward(&x, &added)?;
+        let (sum, normed) = self.norm.add_forward(x, added)?;
         see(self.layers.len(), &sum);
         Ok(normed)
     }
@@ -121,8 +128,8 @@ impl Encoder {
 
 impl Layer {
     /// `x` and its norm → `x` after attention, and what is to be added to it; all `[t, hidden]`.
-    fn forward(&self, x: &Tensor, normed: &Tensor, batch: &mut Batch) -> Result<(Tensor, Tensor)> {
+    fn forward(&self, x: Tensor, normed: Tensor, batch: &mut Batch) -> Result<(Tensor, Tensor)> {
         // The keys and values of the layer before are written over: nobody reads them again.
-        self.feed_forward.forward(x, &self.attn.forward(normed, None, batch)?)
+        self.feed_forward.forward(x, self.attn.forward(normed, None, batch)?)
     }
 }

@@ -1,5 +1,7 @@
 //! What the layers of both stacks share: how their parts are named and loaded.
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 use candle_engine::ops::AttentionSpec;
 use candle_engine::Result;
@@ -70,8 +72,22 @@ impl FeedForward {
     }
 
     /// x + r, and what is to be added to it: mlp(norm(x + r)).
-    pub fn forward(&self, x: &Tensor, r: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub fn forward(&self, x: Tensor, r: Tensor) -> Result<(Tensor, Tensor)> {
         let (x, normed) = self.norm.add_forward(x, r)?;
-        Ok((x, self.mlp.forward(&normed)?))
+        let added =
+            in_parts(normed.dim(0)?, |rows| self.mlp.forward(&normed.narrow(0, rows.start, rows.len())?))?;
+        Ok((x, added))
     }
+}
+
+/// Rows that are computed together where what they pass through is wider than they are.
+const PART: usize = 512;
+
+/// Puts together what `f` makes of a number of rows, a part of them at a time: `[n, ..]`.
+pub(super) fn in_parts(n: usize, f: impl Fn(Range<usize>) -> Result<Tensor>) -> Result<Tensor> {
+    if n <= PART {
+        return f(0..n);
+    }
+    let parts = (0..n).step_by(PART).map(|first| f(first..n.min(first + PART)));
+    Ok(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Tensor;
+use candle_engine::kernels::recycle;
 use candle_engine::weights::Weights;
 use candle_engine::{Error, Result};
 
@@ -75,7 +76,10 @@ impl Whisper {
     /// Shapes: `windows`, each `[frames, mels]`.
     /// Errors: `Input` for a window of another shape; `OutOfMemory`.
     pub fn hear(&self, windows: &[Tensor]) -> Result<Vec<Memory>> {
-        self.decoder.remember(&self.encoder.forward(windows)?)
+        let memories = self.decoder.remember(&self.encoder.forward(windows)?)?;
+        // Blocks of an encoder's size are of no use to a decoder, and would be the most that is ever resident.
+        recycle::release();
+        Ok(memories)
     }
 }
 
