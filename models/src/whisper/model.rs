@@ -76,10 +76,10 @@ impl Whisper {
     /// Shapes: `windows`, each `[frames, mels]`.
     /// Errors: `Input` for a window of another shape; `OutOfMemory`.
     pub fn hear(&self, windows: &[Tensor]) -> Result<Vec<Memory>> {
-        let memories = self.decoder.remember(&self.encoder.forward(windows)?)?;
+        let heard = self.encoder.forward(windows)?;
         // Blocks of an encoder's size are of no use to a decoder, and would be the most that is ever resident.
         recycle::release();
-        Ok(memories)
+        self.decoder.remember(&heard)
     }
 }
 
