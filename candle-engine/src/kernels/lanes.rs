@@ -22,8 +22,6 @@ pub(crate) trait Arith: Copy {
     fn load(self, x: &[f32]) -> Self::V;
     /// The first numbers of `x`, widened.
     fn load_f16(self, x: &[f16]) -> Self::V;
-    /// The first numbers of `x`, as floats.
-    fn load_i8(self, x: &[i8]) -> Self::V;
     /// Writes to the first numbers of `to`.
     fn store(self, v: Self::V, to: &mut [f32]);
     /// `a · b`
@@ -84,11 +82,6 @@ impl Arith for Plain {
     #[inline(always)]
     fn load_f16(self, x: &[f16]) -> Self::V {
         self.widen(&x.as_chunks().0[0])
-    }
-
-    #[inline(always)]
-    fn load_i8(self, x: &[i8]) -> Self::V {
-        x.as_chunks().0[0].map(f32::from)
     }
 
     #[inline(always)]
@@ -303,7 +296,7 @@ unsafe fn transpose_8x8(x: &[f32], x_row: usize, to: &mut [f32], to_row: usize) 
 #[cfg(target_arch = "x86_64")]
 macro_rules! x86 {
     ($name:ident, $features:literal, $v:ident, $n:literal, $splat:ident, $load:ident, $load_f16:ident,
-     $widen:ident, $load_i8:ident, $widen_i8:ident, $to_float:ident, $store:ident, $mul:ident, $fma:ident,
+     $widen:ident, $store:ident, $mul:ident, $fma:ident,
      $add:ident, $div:ident, $sqrt:ident, $gate:ident, $max:ident, $sum_of:ident, $max_of:ident) => {
         #[doc = concat!("`", $features, "`")]
         #[derive(Clone, Copy)]
@@ -339,13 +332,6 @@ macro_rules! x86 {
             fn load_f16(self, x: &[f16]) -> Self::V {
                 // SAFETY: so many numbers are there; the value of `self` proves the features.
                 unsafe { std::arch::x86_64::$widen(std::arch::x86_64::$load_f16(x[..$n].as_ptr().cast())) }
-            }
-
-            #[inline(always)]
-            fn load_i8(self, x: &[i8]) -> Self::V {
-                use std::arch::x86_64::*;
-                // SAFETY: so many numbers are there; the value of `self` proves the features.
-                unsafe { $to_float($widen_i8($load_i8(x[..$n].as_ptr().cast()))) }
             }
 
             #[inline(always)]
@@ -463,9 +449,6 @@ x86!(
     _mm256_loadu_ps,
     _mm_loadu_si128,
     _mm256_cvtph_ps,
-    _mm_loadl_epi64,
-    _mm256_cvtepi8_epi32,
-    _mm256_cvtepi32_ps,
     _mm256_storeu_ps,
     _mm256_mul_ps,
     _mm256_fmadd_ps,
@@ -487,9 +470,6 @@ x86!(
     _mm512_loadu_ps,
     _mm256_loadu_si256,
     _mm512_cvtph_ps,
-    _mm_loadu_si128,
-    _mm512_cvtepi8_epi32,
-    _mm512_cvtepi32_ps,
     _mm512_storeu_ps,
     _mm512_mul_ps,
     _mm512_fmadd_ps,
@@ -527,11 +507,6 @@ impl Arith for Neon {
     #[inline(always)]
     fn load_f16(self, x: &[f16]) -> Self::V {
         self.load(&self.widen(&x.as_chunks::<4>().0[0]))
-    }
-
-    #[inline(always)]
-    fn load_i8(self, x: &[i8]) -> Self::V {
-        self.load(&x.as_chunks::<4>().0[0].map(f32::from))
     }
 
     #[inline(always)]

@@ -83,8 +83,8 @@ pub enum Block {
     F32(Vec<f32>),
     /// Numbers of [`KvType::F16`].
     F16(Vec<f16>),
-    /// Numbers of [`KvType::I8`], and what each head's numbers of a position are to be multiplied by: per layer
-    /// those of keys `[g, BLOCK]`, then those of values `[g, BLOCK]`.
+    /// Numbers of [`KvType::I8`], rows of a head two by two, and what each head's numbers of a position are to be
+    /// multiplied by: per layer those of keys `[g, BLOCK]`, then those of values `[g, BLOCK]`.
     I8(Vec<i8>, Vec<f32>),
 }
 

@@ -35,10 +35,10 @@ struct Layer {
 }
 
 impl Encoder {
-    /// Builds the encoder whose tensors' names begin with `name`.
+    /// Builds the encoder whose tensors' names begin with `name`, and whose keys and values are numbers of a `kind`.
     ///
     /// Errors: `MissingTensor`, `ShapeMismatch`, `Tensor`, each naming the tensor.
-    pub fn load(config: &WhisperConfig, loader: &Loader, name: &str) -> Result<Self> {
+    pub fn load(config: &WhisperConfig, loader: &Loader, name: &str, kind: KvType) -> Result<Self> {
         let (hidden, stack) = (config.hidden, &config.encoder);
         let convolution = |part: &str, channels| {
             loader.convolution(Act::Gelu, &format!("{name}.{part}"), hidden, channels, WIDTH)
@@ -62,13 +62,7 @@ impl Encoder {
             layers: (0..stack.layers).map(layer).collect::<Result<_>>()?,
             norm: LayerNorm::load(loader, &format!("{name}.layer_norm"), hidden, NORM_EPS)?,
             exec: loader.exec().clone(),
-            // Read once, at once: what narrower numbers would save is lost again in widening them.
-            kv: KvLayout {
-                layers: 1,
-                kv_heads: stack.heads,
-                head_dim: hidden / stack.heads,
-                kind: KvType::F32,
-            },
+            kv: KvLayout { layers: 1, kv_heads: stack.heads, head_dim: hidden / stack.heads, kind },
             config: config.clone(),
         })
     }

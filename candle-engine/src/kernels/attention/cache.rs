@@ -1,7 +1,9 @@
 //! Keys and values in blocks: the number formats, and how new rows get in.
 //!
 //! Within a block and head, keys are stored `[d, BLOCK]` and values `[BLOCK, d]`: both products of attention
-//! then run along contiguous numbers and no register is ever summed across.
+//! then run along contiguous numbers and no register is ever summed across. Rows of int8 numbers are stored two by two,
+//! number by number, as instructions that add two products take them: keys `[d / 2, BLOCK, 2]`, with a last row of
+//! its own where `d` is odd, and values `[BLOCK / 2, d, 2]`.
 
 use half::f16;
 
@@ -16,7 +18,8 @@ pub enum KvSlice<'a> {
     F32(&'a [f32]),
     /// 2 bytes a number.
     F16(&'a [f16]),
-    /// 1 byte a number, and what a head's numbers of each position are to be multiplied by: `[g, BLOCK]`.
+    /// 1 byte a number, rows two by two, and what a head's numbers of each position are to be multiplied by:
+    /// `[g, BLOCK]`.
     I8(&'a [i8], &'a [f32]),
 }
 
@@ -27,7 +30,7 @@ pub enum KvSliceMut<'a> {
     F32(&'a mut [f32]),
     /// 2 bytes a number, rounded to nearest even.
     F16(&'a mut [f16]),
-    /// 1 byte a number, and `[g, BLOCK]` scales: 127 is a head's largest number of a position.
+    /// 1 byte a number, rows two by two, and `[g, BLOCK]` scales: 127 is a head's largest number of a position.
     I8(&'a mut [i8], &'a mut [f32]),
 }
 
@@ -84,9 +87,12 @@ fn append_keys_on(isa: Isa, g: usize, d: usize, keys: &[f32], at: usize, block: 
                     let (j, head) = (at + i / g, i % g);
                     let (scale, inverse) = scale(key);
                     scales[head * BLOCK + j] = scale;
-                    let columns = block[head * d * BLOCK..].chunks_exact_mut(BLOCK);
-                    for (number, column) in key.iter().zip(columns) {
-                        column[j] = round(number * inverse);
+                    let columns = block[head * d * BLOCK..].chunks_mut(2 * BLOCK);
+                    for (numbers, columns) in key.chunks(2).zip(columns) {
+                        let columns = &mut columns[j * numbers.len()..];
+                        for (number, column) in numbers.iter().zip(columns) {
+                            *column = round(number * inverse);
+                        }
                     }
                 }
             }
@@ -139,12 +145,14 @@ fn append_values_on(isa: Isa, g: usize, d: usize, values: &[f32], at: usize, blo
             fn quantize(_: impl Arith, value: &[f32], to: &mut [i8], to_scale: &mut f32) {
                 let (scale, inverse) = scale(value);
                 *to_scale = scale;
-                for (number, to) in value.iter().zip(to) {
+                for (number, to) in value.iter().zip(to.iter_mut().step_by(2)) {
                     *to = round(number * inverse);
                 }
             }
             for (to, value) in places {
-                let (to, scale) = (&mut block[to..to + d], &mut scales[to / d]);
+                // The row before an odd one stands between its numbers.
+                let (row, odd) = (to / d, to / d % 2);
+                let (to, scale) = (&mut block[(row - odd) * d + odd..], &mut scales[row]);
                 per_isa!(isa, quantize, (value: &[f32], to: &mut [i8], scale: &mut f32));
             }
         }

@@ -5,6 +5,9 @@
 //! keys and values are read, and widened, once for all queries of the tile and all query heads of the group,
 //! while those of the next are fetched.
 //!
+//! An int8 cache is multiplied by queries and weights of 16 bits: integers, exactly, twice as many at a time as floats.
+//! What they are rounded by is a hundredth of what the cache is.
+//!
 //! Every `SPAN` blocks a row's sums begin anew and are added to those before: so the spans of a step, which has
 //! few rows, can be tasks of their own.
 //!
@@ -13,6 +16,8 @@
 //! threads. What a row does not see, it does not touch, be it NaN.
 
 mod cache;
+mod int8;
+mod integers;
 mod number;
 mod products;
 mod scores;
@@ -31,6 +36,7 @@ use std::sync::OnceLock;
 use super::threads::{parallel, Disjoint};
 use super::{per_isa, Isa};
 use crate::kv::BLOCK;
+use integers::per_integers;
 use softmax::Softmax;
 use tile::Tile;
 
@@ -180,7 +186,13 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
 /// [`tile::run`] on a level. Not inlined: the two places that run tasks would each get all levels.
 #[inline(never)]
 fn run(isa: Isa, tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax) {
-    per_isa!(isa, tile::run, (tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax));
+    if let Some(KvSlice::I8(..)) = tile.sequence.keys.get(tile.blocks().start) {
+        per_integers!(isa, tile::run_int8, (
+            tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax
+        ));
+    } else {
+        per_isa!(isa, tile::run, (tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax));
+    }
 }
 
 /// Some spans of a tile and KV head.

@@ -5,7 +5,7 @@ use half::f16;
 use crate::kernels::lanes::Arith;
 use crate::kv::BLOCK;
 
-/// A number of the cache.
+/// A float of the cache.
 pub(super) trait Number: Copy {
     const ZERO: Self;
     /// The first numbers of `x`, as floats.
@@ -30,46 +30,53 @@ impl Number for f16 {
     }
 }
 
-impl Number for i8 {
-    const ZERO: Self = 0;
-
-    #[inline(always)]
-    fn load<A: Arith>(arith: A, x: &[Self]) -> A::V {
-        arith.load_i8(x)
-    }
-}
-
-/// A head's keys `[d, BLOCK]` or values `[BLOCK, d]`.
+/// A head's keys or values of one block.
 #[derive(Clone, Copy)]
 pub(super) struct Plane<'a, N> {
     pub numbers: &'a [N],
-    /// What a position's numbers are to be multiplied by.
+    /// What a position's numbers are to be multiplied by, if they are integers.
     pub scales: Option<&'a [f32; BLOCK]>,
-    /// What is read next, as long as `numbers`: it is fetched meanwhile.
-    pub ahead: &'a [N],
+    /// Numbers that are read soon, as many, and their scales: they are fetched meanwhile.
+    pub ahead: (&'a [N], Option<&'a [f32; BLOCK]>),
 }
 
-impl<'a, N: Number> Plane<'a, N> {
+/// Starts to read the line at an address.
+#[inline(always)]
+fn fetch<T>(line: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+        // SAFETY: a prefetch of any address is allowed; SSE is part of the baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+impl<'a, N> Plane<'a, N> {
     /// Numbers that lie in a cache of the CPU: nothing needs to be fetched.
     pub fn near(numbers: &'a [N], scales: Option<&'a [f32; BLOCK]>) -> Self {
-        Self { numbers, scales, ahead: numbers }
+        Self { numbers, scales, ahead: (numbers, scales) }
     }
 
-    /// Starts to read from what comes next the line that holds the number at `at`.
+    /// Starts to read the line that holds the number at `at` of those ahead.
     #[inline(always)]
     pub fn fetch(&self, at: usize) {
-        let line = self.ahead.as_ptr().wrapping_add(at);
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-            // SAFETY: a prefetch of any address is allowed; SSE is part of the baseline.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = line;
+        fetch(self.ahead.0.as_ptr().wrapping_add(at));
     }
 
-    /// All numbers as floats; the scales stay apart.
+    /// Starts to read the scales of those ahead.
+    #[inline(always)]
+    pub fn fetch_scales(&self) {
+        if let Some(scales) = self.ahead.1 {
+            fetch(&raw const scales[0]);
+            fetch(&raw const scales[BLOCK / 2]);
+        }
+    }
+}
+
+impl<N: Number> Plane<'_, N> {
+    /// All numbers as floats.
     #[inline(always)]
     pub fn widen<A: Arith>(&self, arith: A, out: &mut [f32]) {
         for at in (0..out.len()).step_by(BLOCK) {

@@ -1,4 +1,4 @@
-//! The two products of attention and the softmax between them, on `R` rows and one block of positions.
+//! The two products of attention over floats and the softmax between them, on `R` rows and one block of positions.
 //!
 //! A row's operations and their order do not depend on `R`: rows share only what is loaded for them.
 
@@ -48,11 +48,7 @@ pub(super) fn score<const R: usize, const P: usize, N: Number, A: Arith>(
         for (sums, scores) in sums.iter().zip(&mut *scores) {
             for (p, sum) in sums.iter().enumerate() {
                 let at = panel + p * A::N;
-                let score = match keys.scales {
-                    Some(scales) => arith.mul_v(*sum, arith.load(&scales[at..])),
-                    None => *sum,
-                };
-                arith.store(score, &mut scores[at..]);
+                arith.store(*sum, &mut scores[at..]);
             }
         }
     }
@@ -105,7 +101,7 @@ pub(super) fn weigh<const R: usize, A: Arith>(
 
 /// The sum of a block's weights: halves are added to each other until one number is left.
 #[inline(always)]
-fn sum<A: Arith>(arith: A, weights: &[f32; BLOCK]) -> f32 {
+pub(super) fn sum<A: Arith>(arith: A, weights: &[f32; BLOCK]) -> f32 {
     // As many as the narrowest level has.
     let mut parts = [arith.splat(0.0); BLOCK / 4];
     let mut count = BLOCK / A::N;
@@ -127,7 +123,7 @@ fn sum<A: Arith>(arith: A, weights: &[f32; BLOCK]) -> f32 {
 #[inline(always)]
 pub(super) fn add_values<const R: usize, const P: usize, N: Number, A: Arith>(
     arith: A,
-    weights: &mut [[f32; BLOCK]; R],
+    weights: &[[f32; BLOCK]; R],
     part: Range<usize>,
     rescale: &[f32; R],
     values: &Plane<N>,
@@ -136,13 +132,6 @@ pub(super) fn add_values<const R: usize, const P: usize, N: Number, A: Arith>(
 ) {
     const { assert!(BLOCK.is_multiple_of(P * A::N)) };
     assert!(part.end <= BLOCK && values.numbers.len() == BLOCK * d);
-    if let Some(scales) = values.scales {
-        for weights in &mut *weights {
-            for (weight, scale) in weights.iter_mut().zip(scales) {
-                *weight *= scale;
-            }
-        }
-    }
     let (width, step) = (sums.len() / R, P * A::N);
     for panel in (0..d).step_by(step) {
         let mut acc = [[arith.splat(0.0); P]; R];

@@ -1,8 +1,9 @@
 //! The scores themselves, for those who want to see where a query looks.
 
-use super::number::{Number, Plane};
+use super::integers::{per_integers, Integers};
+use super::number::Plane;
 use super::products::score;
-use super::{Heads, KvSlice};
+use super::{int8, Heads, KvSlice};
 use crate::kernels::lanes::{per_isa, Arith};
 use crate::kernels::Isa;
 use crate::kv::BLOCK;
@@ -30,32 +31,42 @@ fn scores_on(isa: Isa, heads: Heads, scale: f32, head: usize, q: &[f32], keys: &
         for row in 0..t {
             let q = &q[(row * heads + head) * d..][..d];
             let at = row * s + block * BLOCK;
+            let (mut scores, keys) = ([[0.0; BLOCK]], (*keys, kv_head));
+            let to = &mut scores;
+            if let KvSlice::I8(..) = keys.0 {
+                per_integers!(isa, integers, (q: &[f32], keys: (KvSlice, usize), to: &mut [[f32; BLOCK]; 1]));
+            } else {
+                per_isa!(isa, floats, (q: &[f32], keys: (KvSlice, usize), to: &mut [[f32; BLOCK]; 1]));
+            }
             let out = &mut out[at..at + BLOCK.min(s - block * BLOCK)];
-            per_isa!(isa, one, (scale: f32, kv_head: usize, q: &[f32], keys: &KvSlice, out: &mut [f32]));
+            for (out, score) in out.iter_mut().zip(scores[0]) {
+                *out = score * scale;
+            }
         }
     }
 }
 
 #[inline(always)]
-fn one<A: Arith>(arith: A, scale: f32, head: usize, q: &[f32], keys: &KvSlice, out: &mut [f32]) {
+fn floats<A: Arith>(arith: A, q: &[f32], (keys, head): (KvSlice, usize), scores: &mut [[f32; BLOCK]; 1]) {
     let numbers = head * BLOCK * q.len()..(head + 1) * BLOCK * q.len();
-    match *keys {
-        KvSlice::F32(keys) => row(arith, scale, q, &Plane::near(&keys[numbers], None), out),
-        KvSlice::F16(keys) => row(arith, scale, q, &Plane::near(&keys[numbers], None), out),
-        KvSlice::I8(keys, scales) => {
-            let scales = Some(&scales.as_chunks().0[head]);
-            row(arith, scale, q, &Plane::near(&keys[numbers], scales), out);
-        }
+    match keys {
+        KvSlice::F32(keys) => score::<1, 2, _, A>(arith, [q], &Plane::near(&keys[numbers], None), scores),
+        KvSlice::F16(keys) => score::<1, 2, _, A>(arith, [q], &Plane::near(&keys[numbers], None), scores),
+        KvSlice::I8(..) => unreachable!("keys of floats"),
     }
 }
 
 #[inline(always)]
-fn row<N: Number, A: Arith>(arith: A, scale: f32, q: &[f32], keys: &Plane<N>, out: &mut [f32]) {
-    let mut scores = [[0.0; BLOCK]];
-    score::<1, 2, N, A>(arith, [q], keys, &mut scores);
-    for (out, score) in out.iter_mut().zip(scores[0]) {
-        *out = score * scale;
-    }
+fn integers<L: Integers>(
+    level: L,
+    q: &[f32],
+    (keys, head): (KvSlice, usize),
+    scores: &mut [[f32; BLOCK]; 1],
+) {
+    let KvSlice::I8(keys, scales) = keys else { unreachable!("keys of integers") };
+    let numbers = head * BLOCK * q.len()..(head + 1) * BLOCK * q.len();
+    let keys = Plane::near(&keys[numbers], Some(&scales.as_chunks().0[head]));
+    int8::score::<1, 1, L>(level, &int8::Queries::new(q, q.len()), 0, &keys, scores);
 }
 
 #[cfg(test)]

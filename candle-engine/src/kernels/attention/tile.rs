@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use super::integers::Integers;
 use super::number::{Number, Plane};
-use super::products::{add_values, score, weigh};
+use super::products::{self, weigh};
 use super::softmax::Softmax;
-use super::{AttentionSpec, Heads, KvSlice, SequenceKv, SPAN};
+use super::{int8, AttentionSpec, Heads, KvSlice, SequenceKv, SPAN};
 use crate::kernels::lanes::Arith;
 use crate::kernels::math::tanh;
 use crate::kv::BLOCK;
@@ -42,8 +43,40 @@ impl Tile<'_> {
     }
 }
 
+/// Blocks from what is multiplied to what is fetched: memory takes longer than one block does.
+const AHEAD: usize = 2;
+
+/// A level, and how it multiplies the numbers of a cache.
+trait Multiply: Copy {
+    /// Its arithmetic on floats.
+    type A: Arith;
+    /// Queries as it wants them.
+    type Queries;
+    /// Its arithmetic on floats.
+    fn arith(self) -> Self::A;
+    /// Queries of rows `q [rows, d]`, scaled.
+    fn queries(self, q: Vec<f32>, d: usize) -> Self::Queries;
+    /// Takes in one block and fetches the `next`.
+    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, next: usize);
+}
+
+/// Keys and values of one block and KV head, and how a level multiplies them.
+trait Planes<M: Multiply> {
+    /// Scores of `R` rows from `row` on.
+    fn score<const R: usize>(&self, queries: &M::Queries, row: usize, scores: &mut [[f32; BLOCK]; R]);
+    /// Adds values, weighted by what the scores say, to the sums. The scores are no longer needed.
+    fn add_values<const R: usize>(
+        &self,
+        scores: &mut [[f32; BLOCK]; R],
+        part: Range<usize>,
+        max: &mut [f32; R],
+        total: &mut [f32; R],
+        sums: &mut [f32],
+    );
+}
+
 /// A tile at work, for one KV head.
-struct Work<'a> {
+struct Work<'a, M: Multiply> {
     tile: &'a Tile<'a>,
     /// The KV head.
     head: usize,
@@ -52,8 +85,8 @@ struct Work<'a> {
     d: usize,
     /// Columns of the sums: `d`, rounded up to whole blocks.
     width: usize,
-    /// Queries `[queries, group, d]`, scaled.
-    q: Vec<f32>,
+    /// Queries `[queries, group, d]`.
+    queries: M::Queries,
     /// The rows' state within the current span.
     state: Softmax,
     /// Scores in the current block, then weights.
@@ -62,10 +95,35 @@ struct Work<'a> {
     wide: Vec<f32>,
 }
 
-/// Adds what a tile and KV head sees in some spans to `state`, whose rows are `[queries, group]`.
+/// Adds what a tile and KV head sees in some spans of a cache of floats to `state`, whose rows are `[queries, group]`.
 #[inline(always)]
 pub(super) fn run<A: Arith>(
     arith: A,
+    tile: &Tile,
+    head: usize,
+    spans: Range<usize>,
+    q: &[f32],
+    state: &mut Softmax,
+) {
+    walk(Floats(arith), tile, head, spans, q, state);
+}
+
+/// As [`run`], of an int8 cache.
+#[inline(always)]
+pub(super) fn run_int8<L: Integers>(
+    level: L,
+    tile: &Tile,
+    head: usize,
+    spans: Range<usize>,
+    q: &[f32],
+    state: &mut Softmax,
+) {
+    walk(Int8(level), tile, head, spans, q, state);
+}
+
+#[inline(always)]
+fn walk<M: Multiply>(
+    multiply: M,
     tile: &Tile,
     head: usize,
     spans: Range<usize>,
@@ -81,13 +139,13 @@ pub(super) fn run<A: Arith>(
         let from = ((tile.row + query) * heads + head * group) * d;
         scaled.extend(q[from..from + group * d].iter().map(|q| q * tile.spec.scale));
     }
-    let mut work = Work {
+    let mut work = Work::<M> {
         tile,
         head,
         group,
         d,
         width,
-        q: scaled,
+        queries: multiply.queries(scaled, d),
         state: Softmax::new(count, width),
         scores: vec![[0.0; BLOCK]; count],
         wide: Vec::new(),
@@ -96,9 +154,9 @@ pub(super) fn run<A: Arith>(
     for span in spans {
         for block in (span * SPAN).max(seen.start)..((span + 1) * SPAN).min(seen.end) {
             // What comes after the last is none of this tile's.
-            work.block(arith, block, if block + 1 < seen.end { block + 1 } else { block });
+            multiply.block(&mut work, block, (block + AHEAD).min(seen.end - 1));
         }
-        state.merge(arith, &work.state);
+        state.merge(multiply.arith(), &work.state);
         work.state.reset();
     }
 }
@@ -120,67 +178,18 @@ const fn rows<A: Arith>() -> usize {
     }
 }
 
-/// Keys and values as floats, kept in `wide`.
-#[inline(always)]
-fn widened<'a, N: Number, A: Arith>(
-    arith: A,
-    keys: Plane<'a, N>,
-    values: Plane<'a, N>,
-    wide: &'a mut Vec<f32>,
-) -> (Plane<'a, f32>, Plane<'a, f32>) {
-    let plane = keys.numbers.len();
-    wide.resize(2 * plane, 0.0);
-    let (wide_keys, wide_values) = wide.split_at_mut(plane);
-    keys.widen(arith, wide_keys);
-    values.widen(arith, wide_values);
-    (Plane::near(wide_keys, keys.scales), Plane::near(wide_values, values.scales))
-}
-
-impl Work<'_> {
-    /// Takes in one block and fetches the `next`.
+impl<M: Multiply> Work<'_, M> {
+    /// This head's part of a block's keys or values, and of those ahead.
     #[inline(always)]
-    fn block<A: Arith>(&mut self, arith: A, block: usize, next: usize) {
-        let (keys, values) = (&self.tile.sequence.keys, &self.tile.sequence.values);
-        // Many rows have narrow numbers widened once for all, rather than in each pass.
-        let many = self.scores.len() >= 2 * rows::<A>();
-        let mut wide = std::mem::take(&mut self.wide);
-        let (keys, values) = match [keys[block], values[block], keys[next], values[next]] {
-            [KvSlice::F32(k), KvSlice::F32(v), KvSlice::F32(next_k), KvSlice::F32(next_v)] => {
-                (self.plane(k, None, next_k), self.plane(v, None, next_v))
-            }
-            [KvSlice::F16(k), KvSlice::F16(v), KvSlice::F16(next_k), KvSlice::F16(next_v)] => {
-                let (keys, values) = (self.plane(k, None, next_k), self.plane(v, None, next_v));
-                if !many {
-                    return self.planes(arith, block, keys, values);
-                }
-                widened(arith, keys, values, &mut wide)
-            }
-            [KvSlice::I8(k, k_scales), KvSlice::I8(v, v_scales), KvSlice::I8(next_k, _), KvSlice::I8(next_v, _)] =>
-            {
-                let keys = self.plane(k, Some(k_scales), next_k);
-                let values = self.plane(v, Some(v_scales), next_v);
-                if !many {
-                    return self.planes(arith, block, keys, values);
-                }
-                widened(arith, keys, values, &mut wide)
-            }
-            _ => panic!("attention: keys and values of two formats"),
-        };
-        // One place for all formats: the passes are large.
-        self.planes(arith, block, keys, values);
-        self.wide = wide;
-    }
-
-    /// This head's part of a block's keys or values.
-    #[inline(always)]
-    fn plane<'b, N: Number>(&self, x: &'b [N], scales: Option<&'b [f32]>, next: &'b [N]) -> Plane<'b, N> {
-        let numbers = self.head * BLOCK * self.d..(self.head + 1) * BLOCK * self.d;
-        let scales = scales.map(|scales| &scales.as_chunks().0[self.head]);
-        Plane { numbers: &x[numbers.clone()], scales, ahead: &next[numbers] }
+    fn plane<'b, N>(&self, x: [&'b [N]; 2], [here, ahead]: [Option<&'b [f32]>; 2]) -> Plane<'b, N> {
+        let at = self.head * BLOCK * self.d..(self.head + 1) * BLOCK * self.d;
+        let numbers = |x: &'b [N]| &x[at.clone()];
+        let scales = |scales: Option<&'b [f32]>| scales.map(|scales| &scales.as_chunks().0[self.head]);
+        Plane { numbers: numbers(x[0]), scales: scales(here), ahead: (numbers(x[1]), scales(ahead)) }
     }
 
     #[inline(always)]
-    fn planes<N: Number, A: Arith>(&mut self, arith: A, block: usize, keys: Plane<N>, values: Plane<N>) {
+    fn planes(&mut self, multiply: M, block: usize, planes: &impl Planes<M>) {
         let tile = self.tile;
         let seen = |query: usize| {
             let Range { start, end } = tile.sees(query);
@@ -198,29 +207,28 @@ impl Work<'_> {
             while row < end && !part.is_empty() {
                 let part = part.clone();
                 row += match end - row {
-                    8.. if A::N == 16 => self.pass::<8, 2, N, A>(arith, row, part, &keys, &values),
-                    4.. => self.pass::<4, 2, N, A>(arith, row, part, &keys, &values),
-                    3 => self.pass::<3, 2, N, A>(arith, row, part, &keys, &values),
-                    2 => self.pass::<2, 2, N, A>(arith, row, part, &keys, &values),
-                    _ => self.pass::<1, 2, N, A>(arith, row, part, &keys, &values),
+                    8.. if rows::<M::A>() == 8 => self.pass::<8>(multiply, row, part, planes),
+                    4.. => self.pass::<4>(multiply, row, part, planes),
+                    3 => self.pass::<3>(multiply, row, part, planes),
+                    2 => self.pass::<2>(multiply, row, part, planes),
+                    _ => self.pass::<1>(multiply, row, part, planes),
                 };
             }
         }
     }
 
-    /// Takes `R` rows from `row` on through the part of a block that they see; `P` registers of columns at a time.
+    /// Takes `R` rows from `row` on through the part of a block that they see.
     #[inline(always)]
-    fn pass<const R: usize, const P: usize, N: Number, A: Arith>(
+    fn pass<const R: usize>(
         &mut self,
-        arith: A,
+        multiply: M,
         row: usize,
         part: Range<usize>,
-        keys: &Plane<N>,
-        values: &Plane<N>,
+        planes: &impl Planes<M>,
     ) -> usize {
-        let q: [&[f32]; R] = std::array::from_fn(|r| &self.q[(row + r) * self.d..][..self.d]);
+        let arith = multiply.arith();
         let scores: &mut [[f32; BLOCK]; R] = (&mut self.scores[row..row + R]).try_into().expect("R rows");
-        score::<R, P, N, A>(arith, q, keys, scores);
+        planes.score(&self.queries, row, scores);
         if let Some(cap) = self.tile.spec.softcap {
             for score in scores.as_flattened_mut() {
                 *score = cap * tanh(arith, *score / cap);
@@ -228,9 +236,151 @@ impl Work<'_> {
         }
         let max = (&mut self.state.max[row..row + R]).try_into().expect("R rows");
         let total = (&mut self.state.total[row..row + R]).try_into().expect("R rows");
-        let rescale = weigh(arith, scores, part.clone(), max, total);
         let sums = &mut self.state.sums[row * self.width..(row + R) * self.width];
-        add_values::<R, P, N, A>(arith, scores, part, &rescale, values, self.d, sums);
+        planes.add_values(scores, part, max, total, sums);
         R
+    }
+}
+
+/// A level, for caches of floats.
+#[derive(Clone, Copy)]
+struct Floats<A>(A);
+
+impl<A: Arith> Multiply for Floats<A> {
+    type A = A;
+    type Queries = Vec<f32>;
+
+    #[inline(always)]
+    fn arith(self) -> A {
+        self.0
+    }
+
+    #[inline(always)]
+    fn queries(self, q: Vec<f32>, _: usize) -> Vec<f32> {
+        q
+    }
+
+    #[inline(always)]
+    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, next: usize) {
+        let (keys, values) = (&work.tile.sequence.keys, &work.tile.sequence.values);
+        let mut wide = std::mem::take(&mut work.wide);
+        let (keys, values) = match [keys[block], values[block], keys[next], values[next]] {
+            [KvSlice::F32(k), KvSlice::F32(v), KvSlice::F32(next_k), KvSlice::F32(next_v)] => {
+                (work.plane([k, next_k], [None; 2]), work.plane([v, next_v], [None; 2]))
+            }
+            [KvSlice::F16(k), KvSlice::F16(v), KvSlice::F16(next_k), KvSlice::F16(next_v)] => {
+                let (keys, values) = (work.plane([k, next_k], [None; 2]), work.plane([v, next_v], [None; 2]));
+                // Many rows have narrow numbers widened once for all, rather than in each pass.
+                if work.scores.len() < 2 * rows::<A>() {
+                    return work.planes(self, block, &FloatPlanes { arith: self.0, keys, values, d: work.d });
+                }
+                let plane = keys.numbers.len();
+                wide.resize(2 * plane, 0.0);
+                let (wide_keys, wide_values) = wide.split_at_mut(plane);
+                keys.widen(self.0, wide_keys);
+                values.widen(self.0, wide_values);
+                (Plane::near(wide_keys, None), Plane::near(wide_values, None))
+            }
+            _ => panic!("attention: keys and values of two formats"),
+        };
+        // One place for both formats: the passes are large.
+        work.planes(self, block, &FloatPlanes { arith: self.0, keys, values, d: work.d });
+        work.wide = wide;
+    }
+}
+
+struct FloatPlanes<'a, N, A> {
+    arith: A,
+    keys: Plane<'a, N>,
+    values: Plane<'a, N>,
+    d: usize,
+}
+
+impl<N: Number, A: Arith> Planes<Floats<A>> for FloatPlanes<'_, N, A> {
+    #[inline(always)]
+    fn score<const R: usize>(&self, queries: &Vec<f32>, row: usize, scores: &mut [[f32; BLOCK]; R]) {
+        let q: [&[f32]; R] = std::array::from_fn(|r| &queries[(row + r) * self.d..][..self.d]);
+        products::score::<R, 2, N, A>(self.arith, q, &self.keys, scores);
+    }
+
+    #[inline(always)]
+    fn add_values<const R: usize>(
+        &self,
+        scores: &mut [[f32; BLOCK]; R],
+        part: Range<usize>,
+        max: &mut [f32; R],
+        total: &mut [f32; R],
+        sums: &mut [f32],
+    ) {
+        let rescale = weigh(self.arith, scores, part.clone(), max, total);
+        products::add_values::<R, 2, N, A>(self.arith, scores, part, &rescale, &self.values, self.d, sums);
+    }
+}
+
+/// A level, for int8 caches.
+#[derive(Clone, Copy)]
+struct Int8<L>(L);
+
+impl<L: Integers> Multiply for Int8<L> {
+    type A = L::A;
+    type Queries = int8::Queries;
+
+    #[inline(always)]
+    fn arith(self) -> L::A {
+        self.0.arith()
+    }
+
+    #[inline(always)]
+    fn queries(self, q: Vec<f32>, d: usize) -> int8::Queries {
+        int8::Queries::new(&q, d)
+    }
+
+    #[inline(always)]
+    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, next: usize) {
+        let (keys, values) = (&work.tile.sequence.keys, &work.tile.sequence.values);
+        let plane = |here: KvSlice<'a>, next: KvSlice<'a>| match [here, next] {
+            [KvSlice::I8(here, scales), KvSlice::I8(next, next_scales)] => {
+                work.plane([here, next], [Some(scales), Some(next_scales)])
+            }
+            _ => panic!("attention: keys and values of two formats"),
+        };
+        let (keys, values) = (plane(keys[block], keys[next]), plane(values[block], values[next]));
+        work.planes(self, block, &Int8Planes { level: self.0, keys, values, d: work.d });
+    }
+}
+
+struct Int8Planes<'a, L> {
+    level: L,
+    keys: Plane<'a, i8>,
+    values: Plane<'a, i8>,
+    d: usize,
+}
+
+impl<L: Integers> Planes<Int8<L>> for Int8Planes<'_, L> {
+    #[inline(always)]
+    fn score<const R: usize>(&self, queries: &int8::Queries, row: usize, scores: &mut [[f32; BLOCK]; R]) {
+        // Of few rows two sums of each score, which do not wait for each other.
+        if R <= 2 {
+            int8::score::<R, 2, L>(self.level, queries, row, &self.keys, scores);
+        } else {
+            int8::score::<R, 1, L>(self.level, queries, row, &self.keys, scores);
+        }
+    }
+
+    #[inline(always)]
+    fn add_values<const R: usize>(
+        &self,
+        scores: &mut [[f32; BLOCK]; R],
+        part: Range<usize>,
+        max: &mut [f32; R],
+        total: &mut [f32; R],
+        sums: &mut [f32],
+    ) {
+        let (level, values, d) = (self.level, &self.values, self.d);
+        if 2 * R <= rows::<L::A>() {
+            int8::add_values::<R, 4, L>(level, scores, part, values, d, max, total, sums);
+        } else {
+            int8::add_values::<R, 2, L>(level, scores, part, values, d, max, total, sums);
+        }
     }
 }

@@ -1,0 +1,282 @@
+//! The two products of attention over an int8 cache: queries and weights are integers of 16 bits, whose rounding is
+//! a hundredth of that of the cache, and sums are exact.
+
+use std::hint::black_box;
+use std::ops::Range;
+
+use super::integers::Integers;
+use super::number::Plane;
+use super::products::sum;
+use crate::kernels::lanes::{Arith, LANES};
+use crate::kernels::math::exp;
+use crate::kv::BLOCK;
+
+/// Rows of queries `[rows, d]` in 16 bits, and what their products are to be multiplied by.
+pub(super) struct Queries {
+    /// `[rows, ⌈d / 2⌉]`
+    pairs: Vec<[i16; 2]>,
+    factors: Vec<f32>,
+    stride: usize,
+}
+
+impl Queries {
+    #[inline(always)]
+    pub fn new(q: &[f32], d: usize) -> Self {
+        // So large that the sum of the products still has 32 bits.
+        let most = ((i32::MAX as usize / 128 / d.max(1)) as f32).min(f32::from(i16::MAX));
+        let stride = d.div_ceil(2);
+        let (mut pairs, mut factors) = (Vec::with_capacity(q.len().div_ceil(2)), Vec::new());
+        for q in q.chunks_exact(d.max(1)) {
+            let (factor, inverse) = factors_of(largest(q), most);
+            factors.push(factor);
+            let round = |q: &f32| round(q * inverse);
+            pairs.extend(q.chunks(2).map(|q| [round(&q[0]), q.get(1).map_or(0, round)]));
+        }
+        Self { pairs, factors, stride }
+    }
+
+    #[inline(always)]
+    fn row(&self, row: usize) -> &[[i16; 2]] {
+        &self.pairs[row * self.stride..][..self.stride]
+    }
+}
+
+/// The largest magnitude, above all of which NaN is.
+#[inline(always)]
+fn largest(x: &[f32]) -> f32 {
+    // Magnitudes are in the order of their bits.
+    let largest = x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
+    f32::from_bits(largest)
+}
+
+/// What makes floats of integers whose largest is `most`, and the other way round.
+#[inline(always)]
+fn factors_of(largest: f32, most: f32) -> (f32, f32) {
+    (largest / most, if largest == 0.0 { 0.0 } else { most / largest })
+}
+
+/// The nearest integer, of halves the even one.
+#[inline(always)]
+fn round(x: f32) -> i16 {
+    // The integer then stands in the low bits: 1.5 · 2²³.
+    (x + 12_582_912.0).to_bits() as i16
+}
+
+/// Scores of `R` rows from `row` on: q `[R, d]` · keys `[d / 2, BLOCK, 2]`, and a last row of keys `[BLOCK]` where `d`
+/// is odd. `S` sums of a score run side by side.
+#[inline(always)]
+pub(super) fn score<const R: usize, const S: usize, L: Integers>(
+    level: L,
+    queries: &Queries,
+    row: usize,
+    keys: &Plane<i8>,
+    scores: &mut [[f32; BLOCK]; R],
+) {
+    let (arith, n) = (level.arith(), <L::A as Arith>::N);
+    const { assert!(BLOCK.is_multiple_of(2 * <L::A as Arith>::N)) };
+    keys.fetch_scales();
+    let scales = keys.scales.expect("scales of an int8 cache");
+    let (columns, last) = keys.numbers.as_chunks::<{ 2 * BLOCK }>();
+    let (some, others) = columns.as_chunks::<S>();
+    // As many as there are columns: so no index is checked in the loops.
+    let (mut some_q, mut others_q): ([&[_]; R], [&[_]; R]) = ([&[]; R], [&[]; R]);
+    for r in 0..R {
+        let (q, rest) = queries.row(row + r).split_at(S * some.len());
+        (some_q[r], others_q[r]) = (&q.as_chunks::<S>().0[..some.len()], rest);
+    }
+    // With a number that is not there beside each.
+    let mut alone = [0; 2 * BLOCK];
+    for (to, last) in alone.as_chunks_mut::<2>().0.iter_mut().zip(last) {
+        to[0] = *last;
+    }
+    let last = if last.is_empty() { None } else { Some(alone) };
+    for panel in (0..BLOCK).step_by(2 * n) {
+        let mut sums = [[[level.zero(); 2]; R]; S];
+        for (i, columns) in some.iter().enumerate() {
+            for s in 0..S {
+                keys.fetch(2 * ((S * i + s) * BLOCK + panel));
+                let columns =
+                    [level.load(&columns[s][2 * panel..]), level.load(&columns[s][2 * (panel + n)..])];
+                for r in 0..R {
+                    let q = level.splat(some_q[r][i][s]);
+                    for p in 0..2 {
+                        sums[s][r][p] = level.dot(sums[s][r][p], columns[p], q);
+                    }
+                }
+            }
+        }
+        for (i, column) in others.iter().chain(&last).enumerate() {
+            let columns = [level.load(&column[2 * panel..]), level.load(&column[2 * (panel + n)..])];
+            for r in 0..R {
+                let q = level.splat(others_q[r][i]);
+                for p in 0..2 {
+                    sums[0][r][p] = level.dot(sums[0][r][p], columns[p], q);
+                }
+            }
+        }
+        for r in 0..R {
+            let factor = arith.splat(queries.factors[row + r]);
+            for p in 0..2 {
+                let mut sum = sums[0][r][p];
+                for more in &sums[1..] {
+                    sum = level.add(sum, more[r][p]);
+                }
+                let at = panel + p * n;
+                let score = arith.mul_v(arith.mul_v(level.to_floats(sum), factor), arith.load(&scales[at..]));
+                arith.store(score, &mut scores[r][at..]);
+            }
+        }
+    }
+}
+
+/// Weights of a block's positions, and factors of what was summed before and of their sums.
+struct Weights<const R: usize> {
+    pairs: [[[i16; 2]; BLOCK / 2]; R],
+    before: [f32; R],
+    here: [f32; R],
+}
+
+/// Turns scores into weights, which have the values' scales in them, and brings a row's largest score and total up to
+/// date.
+///
+/// They are relative to the block's largest score: so small weights, if all of a block are small, keep their precision,
+/// and nothing waits for the block before.
+#[inline(always)]
+fn weigh<const R: usize, L: Integers>(
+    level: L,
+    scores: &mut [[f32; BLOCK]; R],
+    part: Range<usize>,
+    scales: &[f32; BLOCK],
+    max: &mut [f32; R],
+    total: &mut [f32; R],
+) -> Weights<R> {
+    let (arith, n) = (level.arith(), <L::A as Arith>::N);
+    let mut scales = *scales;
+    if part.len() < BLOCK {
+        // What is not seen may be anything.
+        for j in 0..BLOCK {
+            let seen = part.contains(&j);
+            scales[j] = if seen { scales[j] } else { 0.0 };
+            for scores in &mut *scores {
+                scores[j] = if seen { scores[j] } else { f32::NEG_INFINITY };
+            }
+        }
+    }
+    let (factor, inverse) = factors_of(largest(&scales), f32::from(i16::MAX));
+    for scale in &mut scales {
+        *scale *= inverse;
+    }
+    // In memory, as the scores are: LLVM would gather some of these and some of those in one register.
+    let mut factors = [[0.0; LANES / 2]; 2];
+    let factors = black_box(&mut factors);
+    for r in 0..R {
+        let mut here = arith.splat(f32::MIN);
+        for at in (0..BLOCK).step_by(n) {
+            // A score that is NaN is passed over, and is a weight that is NaN.
+            here = arith.max_v(arith.load(&scores[r][at..]), here);
+        }
+        let here = arith.max_of(here);
+        let largest = if here > max[r] { here } else { max[r] };
+        (factors[0][r], factors[1][r]) = (max[r] - largest, here - largest);
+        max[r] = largest;
+        for score in &mut scores[r] {
+            *score -= here;
+        }
+    }
+    for x in factors.as_flattened_mut() {
+        *x = exp(arith, *x);
+    }
+    for x in scores.as_flattened_mut() {
+        *x = exp(arith, *x);
+    }
+    let mut weights = Weights { pairs: [[[0; 2]; BLOCK / 2]; R], before: [0.0; R], here: [0.0; R] };
+    for r in 0..R {
+        let [before, here] = [factors[0][r], factors[1][r]];
+        total[r] = arith.mul_add(total[r], before, sum(arith, &scores[r]) * here);
+        (weights.before[r], weights.here[r]) = (before, here * factor);
+        for at in (0..BLOCK).step_by(n) {
+            let weight = arith.mul_v(arith.load(&scores[r][at..]), arith.load(&scales[at..]));
+            level.store_rounded(weight, &mut weights.pairs[r].as_flattened_mut()[at..]);
+        }
+    }
+    weights
+}
+
+/// Adds the values of a block `[BLOCK / 2, d, 2]`, weighted by what the scores say, to a row's sums.
+///
+/// Shapes: `sums [R, width]`, `width` being `d` or more, in whole blocks. `P` registers of columns at a time. The
+/// scores are no longer needed.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // what an online softmax has
+pub(super) fn add_values<const R: usize, const P: usize, L: Integers>(
+    level: L,
+    scores: &mut [[f32; BLOCK]; R],
+    part: Range<usize>,
+    values: &Plane<i8>,
+    d: usize,
+    max: &mut [f32; R],
+    total: &mut [f32; R],
+    sums: &mut [f32],
+) {
+    let n = <L::A as Arith>::N;
+    values.fetch_scales();
+    let scales = values.scales.expect("scales of an int8 cache");
+    let pairs = part.start / 2..part.end.div_ceil(2);
+    let weights = weigh(level, scores, part, scales, max, total);
+    let mut column = 0;
+    while column + P * n <= d {
+        panel::<R, P, L>(level, &weights, pairs.clone(), values, d, column, sums);
+        column += P * n;
+    }
+    while column < d {
+        panel::<R, 1, L>(level, &weights, pairs.clone(), values, d, column, sums);
+        column += n;
+    }
+}
+
+/// `P` registers of the sums' columns; one may be cut short.
+#[inline(always)]
+fn panel<const R: usize, const P: usize, L: Integers>(
+    level: L,
+    weights: &Weights<R>,
+    pairs: Range<usize>,
+    values: &Plane<i8>,
+    d: usize,
+    column: usize,
+    sums: &mut [f32],
+) {
+    let (arith, n, width) = (level.arith(), <L::A as Arith>::N, sums.len() / R);
+    let mut acc = [[level.zero(); P]; R];
+    let len = (2 * P * n).min(2 * (d - column));
+    let rows = values.numbers.chunks_exact(2 * d).enumerate().take(BLOCK / 2);
+    for (j, numbers) in rows.take(pairs.end).skip(pairs.start) {
+        let mut numbers = &numbers[2 * column..][..len];
+        let mut rest = [0; 2 * BLOCK];
+        if P == 1 && len < 2 * n {
+            rest[..len].copy_from_slice(numbers);
+            numbers = &rest;
+        }
+        let mut columns = [level.splat([0; 2]); P];
+        for p in 0..P {
+            if p % 2 == 0 {
+                values.fetch(2 * (j * d + column + p * n));
+            }
+            columns[p] = level.load(&numbers[2 * p * n..]);
+        }
+        for (acc, pairs) in acc.iter_mut().zip(&weights.pairs) {
+            let weight = level.splat(pairs[j]);
+            for p in 0..P {
+                acc[p] = level.dot(acc[p], columns[p], weight);
+            }
+        }
+    }
+    for r in 0..R {
+        let sums = &mut sums[r * width + column..][..P * n];
+        for p in 0..P {
+            let sums = &mut sums[p * n..];
+            let before = arith.mul_v(arith.load(sums), arith.splat(weights.before[r]));
+            let added = arith.mul_add_v(level.to_floats(acc[r][p]), arith.splat(weights.here[r]), before);
+            arith.store(added, sums);
+        }
+    }
+}
