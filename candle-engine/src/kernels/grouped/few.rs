@@ -10,10 +10,12 @@ use std::ops::Range;
 
 use super::vnni::{load_line, load_quads, WIDE};
 use super::{avx2, Grouped};
-use crate::kernels::panel::{from_array, quarter_sums, to_array, transpose_quarters, Tile, QUAD, SIXTEEN};
+use crate::kernels::panel::{
+    from_array, quarter_sums, to_array, transpose_quarters, transpose_sixteen, Tile, QUAD, SIXTEEN,
+};
 
 /// Tokens up to which this is faster than a panel.
-pub const FEW: usize = 6;
+pub const FEW: usize = 8;
 
 /// Bytes from what is multiplied to what is fetched, in long rows.
 const AHEAD: usize = 2048;
@@ -27,8 +29,10 @@ pub fn matmul(w: &Grouped, range: Range<usize>, x: &[Tile], mut out: impl FnMut(
         let mut t = 0;
         while t < x.len() {
             let x = &x[t..];
-            let mut y = [[0.0; SIXTEEN]; 5];
+            let mut y = [[0.0; SIXTEEN]; FEW];
             let count = match x.len() {
+                8 => across::<8>(w, from, x, &mut y),
+                7 => across::<7>(w, from, x, &mut y),
                 1 => some::<1>(w, from, x, &mut y),
                 2 => some::<2>(w, from, x, &mut y),
                 3 | 6 => some::<3>(w, from, x, &mut y),
@@ -49,7 +53,7 @@ pub fn matmul(w: &Grouped, range: Range<usize>, x: &[Tile], mut out: impl FnMut(
 /// Sixteen rows from `from` on by the first `T` tokens; returns `T`.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn some<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; SIXTEEN]; 5]) -> usize {
+fn some<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; SIXTEEN]; FEW]) -> usize {
     let mut rows = [from; SIXTEEN];
     for (r, row) in rows.iter_mut().enumerate() {
         *row += r;
@@ -75,22 +79,12 @@ fn some<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; S
         if first % w.group == 0 {
             scales = from_array(&w.scales(rows, first / w.group).0);
         }
+        let mut dots = [_mm512_setzero_si512(); T];
         for t in 0..T {
-            let x = &x[t];
             let [a, b, c, d] = transpose_quarters([parts[0][t], parts[1][t], parts[2][t], parts[3][t]]);
-            let dot = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
-            let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(x.starts[i]), dot));
-            y[t] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scales, _mm512_set1_ps(x.scales[i])), y[t]);
-            while outliers[t] < x.outliers.len() && x.outliers[outliers[t]].input < end {
-                let outlier = &x.outliers[outliers[t]];
-                let mut weights = [0.0; SIXTEEN];
-                for r in 0..SIXTEEN {
-                    weights[r] = w.weight(rows[r], outlier.input);
-                }
-                y[t] = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), from_array(&weights), y[t]);
-                outliers[t] += 1;
-            }
+            dots[t] = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
         }
+        add::<T>(w, &rows, x, i, end, scales, dots, &mut outliers, &mut y);
         (first, i) = (end, i + 1);
     }
     for t in 0..T {
@@ -124,4 +118,93 @@ fn products<const T: usize>(rows: [&[u8]; 4], x: &[Tile], first: usize, ahead: u
         at += here;
     }
     sums
+}
+
+/// As [`some`], for more tokens: sixteen rows' weights are transposed in registers, and no sums are.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+fn across<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; SIXTEEN]; FEW]) -> usize {
+    let mut rows = [from; SIXTEEN];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row += r;
+    }
+    let ahead = if w.cols > AHEAD { AHEAD } else { SIXTEEN * w.cols };
+    let x = &x[..T];
+    let (mut y, mut scales, mut outliers) = ([_mm512_setzero_ps(); T], _mm512_setzero_ps(), [0; T]);
+    let mut rest = [[0; SIXTEEN]; T];
+    let (mut first, mut i) = (0, 0);
+    while first < w.cols {
+        let end = w.cols.min(first + w.period());
+        let mut dots = [_mm512_setzero_si512(); T];
+        let mut at = first;
+        while at < end {
+            let here = WIDE.min(end - at);
+            let mut weights = [_mm512_setzero_si512(); SIXTEEN];
+            for r in 0..SIXTEEN {
+                let row = &w.row(rows[r])[at..at + here];
+                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ahead).cast());
+                // Unsigned: 128 is added. Past the end of a row activations are zero.
+                weights[r] = _mm512_xor_si512(load_line(row), _mm512_set1_epi8(i8::MIN));
+            }
+            let columns = transpose_sixteen(weights);
+            let mut quads = [&[0; SIXTEEN]; T];
+            for ((quads, rest), x) in quads.iter_mut().zip(&mut rest).zip(x) {
+                let from = &x.quads[at / QUAD..][..here.div_ceil(QUAD)];
+                *quads = match from.first_chunk() {
+                    Some(sixteen) => sixteen,
+                    None => {
+                        *rest = [0; SIXTEEN];
+                        rest[..from.len()].copy_from_slice(from);
+                        rest
+                    }
+                };
+            }
+            for j in 0..SIXTEEN {
+                for t in 0..T {
+                    dots[t] = _mm512_dpbusd_epi32(dots[t], columns[j], _mm512_set1_epi32(quads[t][j]));
+                }
+            }
+            at += here;
+        }
+        if first % w.group == 0 {
+            scales = from_array(&w.scales(rows, first / w.group).0);
+        }
+        add::<T>(w, &rows, x, i, end, scales, dots, &mut outliers, &mut y);
+        (first, i) = (end, i + 1);
+    }
+    for t in 0..T {
+        out[t] = to_array(y[t]);
+    }
+    T
+}
+
+/// Adds the sums of period `i`, inputs up to `end`, and its outliers from `outliers` on.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+#[allow(clippy::too_many_arguments)] // the state of a loop
+fn add<const T: usize>(
+    w: &Grouped,
+    rows: &[usize; SIXTEEN],
+    x: &[Tile],
+    i: usize,
+    end: usize,
+    scales: __m512,
+    dots: [__m512i; T],
+    outliers: &mut [usize; T],
+    y: &mut [__m512; T],
+) {
+    for t in 0..T {
+        let x = &x[t];
+        let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(x.starts[i]), dots[t]));
+        y[t] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scales, _mm512_set1_ps(x.scales[i])), y[t]);
+        while outliers[t] < x.outliers.len() && x.outliers[outliers[t]].input < end {
+            let outlier = &x.outliers[outliers[t]];
+            let mut weights = [0.0; SIXTEEN];
+            for r in 0..SIXTEEN {
+                weights[r] = w.weight(rows[r], outlier.input);
+            }
+            y[t] = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), from_array(&weights), y[t]);
+            outliers[t] += 1;
+        }
+    }
 }
