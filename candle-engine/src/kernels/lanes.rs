@@ -16,6 +16,9 @@ pub(crate) trait Arith: Copy {
     type V: Copy;
     /// Numbers in a register.
     const N: usize;
+    /// Rows of which two registers each are summed at a time: their sums fill the level's registers. One where speed
+    /// does not count.
+    const ROWS: usize;
     /// All numbers `x`.
     fn splat(self, x: f32) -> Self::V;
     /// The first numbers of `x`.
@@ -68,6 +71,7 @@ pub(crate) struct Plain;
 impl Arith for Plain {
     type V = [f32; 8];
     const N: usize = 8;
+    const ROWS: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -315,6 +319,7 @@ macro_rules! x86 {
         impl Arith for $name {
             type V = std::arch::x86_64::$v;
             const N: usize = $n;
+            const ROWS: usize = $n / 2;
 
             #[inline(always)]
             fn splat(self, x: f32) -> Self::V {
@@ -491,6 +496,7 @@ pub(crate) struct Neon;
 impl Arith for Neon {
     type V = std::arch::aarch64::float32x4_t;
     const N: usize = 4;
+    const ROWS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {

@@ -169,15 +169,6 @@ pub(super) fn merge<A: Arith>(arith: A, spans: &[Softmax], state: &mut Softmax) 
     }
 }
 
-/// How many rows share a pass over a block: their sums fill the level's registers.
-const fn rows<A: Arith>() -> usize {
-    if A::N == 16 {
-        8
-    } else {
-        4
-    }
-}
-
 impl<M: Multiply> Work<'_, M> {
     /// This head's part of a block's keys or values, and of those ahead.
     #[inline(always)]
@@ -207,10 +198,10 @@ impl<M: Multiply> Work<'_, M> {
             while row < end && !part.is_empty() {
                 let part = part.clone();
                 row += match end - row {
-                    8.. if rows::<M::A>() == 8 => self.pass::<8>(multiply, row, part, planes),
-                    4.. => self.pass::<4>(multiply, row, part, planes),
-                    3 => self.pass::<3>(multiply, row, part, planes),
-                    2 => self.pass::<2>(multiply, row, part, planes),
+                    8.. if M::A::ROWS >= 8 => self.pass::<8>(multiply, row, part, planes),
+                    4.. if M::A::ROWS >= 4 => self.pass::<4>(multiply, row, part, planes),
+                    3 if M::A::ROWS >= 4 => self.pass::<3>(multiply, row, part, planes),
+                    2 if M::A::ROWS >= 4 => self.pass::<2>(multiply, row, part, planes),
                     _ => self.pass::<1>(multiply, row, part, planes),
                 };
             }
@@ -271,7 +262,7 @@ impl<A: Arith> Multiply for Floats<A> {
             [KvSlice::F16(k), KvSlice::F16(v), KvSlice::F16(next_k), KvSlice::F16(next_v)] => {
                 let (keys, values) = (work.plane([k, next_k], [None; 2]), work.plane([v, next_v], [None; 2]));
                 // Many rows have narrow numbers widened once for all, rather than in each pass.
-                if work.scores.len() < 2 * rows::<A>() {
+                if work.scores.len() < 2 * A::ROWS {
                     return work.planes(self, block, &FloatPlanes { arith: self.0, keys, values, d: work.d });
                 }
                 let plane = keys.numbers.len();
@@ -377,7 +368,7 @@ impl<L: Integers> Planes<Int8<L>> for Int8Planes<'_, L> {
         sums: &mut [f32],
     ) {
         let (level, values, d) = (self.level, &self.values, self.d);
-        if 2 * R <= rows::<L::A>() {
+        if 2 * R <= L::A::ROWS {
             int8::add_values::<R, 4, L>(level, scores, part, values, d, max, total, sums);
         } else {
             int8::add_values::<R, 2, L>(level, scores, part, values, d, max, total, sums);
