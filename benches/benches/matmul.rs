@@ -44,7 +44,10 @@ fn main() {
     let isa = Isa::from_env().unwrap_or_else(|error| panic!("{error}"));
     let ceilings = Ceilings::measure(isa);
     println!("{}", heading(isa));
-    println!("ceilings: {:.1} GFLOP/s, {:.2} GB/s", ceilings.gflops, ceilings.gb_per_s);
+    println!(
+        "ceilings: {:.1} GFLOP/s, bf16 {:.1} GFLOP/s, {:.2} GB/s",
+        ceilings.gflops, ceilings.bf16_gflops, ceilings.gb_per_s
+    );
     println!("{:44} {:>10} {:>22} {:>16}", "", "time", "", "candle");
     for (name, n, k) in SHAPES {
         for format in [DenseFormat::F32, DenseFormat::BF16, DenseFormat::F16] {
@@ -93,7 +96,8 @@ impl Weights {
             format!("{gb:7.2} GB/s {:5.1} %", 100.0 * gb / ceilings.gb_per_s)
         } else {
             let gflops = (2 * t * n * k) as f64 / ours * 1e-9;
-            format!("{gflops:5.1} GFLOP/s {:5.1} %", 100.0 * gflops / ceilings.gflops)
+            let most = if self.format == DenseFormat::BF16 { ceilings.bf16_gflops } else { ceilings.gflops };
+            format!("{gflops:5.1} GFLOP/s {:5.1} %", 100.0 * gflops / most)
         };
         let candle = if candle {
             self.candle(t).map_or("none".into(), |time| format!("{:6.2}x", time / ours))

@@ -18,9 +18,12 @@ fn main() {
     for count in counts {
         set_threads(count);
         for isa in Isa::available() {
-            let Ceilings { gflops, gops, gb_per_s } = Ceilings::measure(isa);
+            let Ceilings { gflops, bf16_gflops, gops, gb_per_s } = Ceilings::measure(isa);
             let head = heading(isa);
-            println!("{head}: f32 {gflops:.1} GFLOP/s, int8 {gops:.1} Gop/s, reads {gb_per_s:.2} GB/s");
+            println!(
+                "{head}: f32 {gflops:.1} GFLOP/s, bf16 {bf16_gflops:.1} GFLOP/s, int8 {gops:.1} Gop/s, \
+                 reads {gb_per_s:.2} GB/s"
+            );
         }
         let (busy, idle) = (region(None), region(Some(Duration::from_millis(1))));
         println!(

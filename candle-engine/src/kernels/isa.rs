@@ -15,6 +15,7 @@ pub const ISA_VARIABLE: &str = "CANDLE_ENGINE_ISA";
 pub struct Isa {
     level: Level,
     dot: Dot,
+    pairs: Pairs,
 }
 
 /// What float kernels are compiled for, each with the features that they may enable.
@@ -51,19 +52,31 @@ pub(crate) enum Dot {
     Avx512Vnni,
 }
 
+/// What kernels on pairs of bf16 are compiled for, with the features that they may enable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pairs {
+    /// There are none: bf16 is widened for the float kernels.
+    Widened,
+    /// `avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c`
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+}
+
 /// Every level of this architecture, from the plainest to the widest.
 const ALL: &[(&str, Isa)] = &[
-    ("scalar", Isa { level: Level::Scalar, dot: Dot::Scalar }),
+    ("scalar", Isa { level: Level::Scalar, dot: Dot::Scalar, pairs: Pairs::Widened }),
     #[cfg(target_arch = "x86_64")]
-    ("avx2", Isa { level: Level::Avx2, dot: Dot::Avx2 }),
+    ("avx2", Isa { level: Level::Avx2, dot: Dot::Avx2, pairs: Pairs::Widened }),
     #[cfg(target_arch = "x86_64")]
-    ("avxvnni", Isa { level: Level::Avx2, dot: Dot::AvxVnni }),
+    ("avxvnni", Isa { level: Level::Avx2, dot: Dot::AvxVnni, pairs: Pairs::Widened }),
     #[cfg(target_arch = "x86_64")]
-    ("avx512", Isa { level: Level::Avx512, dot: Dot::Avx2 }),
+    ("avx512", Isa { level: Level::Avx512, dot: Dot::Avx2, pairs: Pairs::Widened }),
     #[cfg(target_arch = "x86_64")]
-    ("avx512vnni", Isa { level: Level::Avx512, dot: Dot::Avx512Vnni }),
+    ("avx512vnni", Isa { level: Level::Avx512, dot: Dot::Avx512Vnni, pairs: Pairs::Widened }),
+    #[cfg(target_arch = "x86_64")]
+    ("avx512bf16", Isa { level: Level::Avx512, dot: Dot::Avx512Vnni, pairs: Pairs::Avx512Bf16 }),
     #[cfg(target_arch = "aarch64")]
-    ("neon", Isa { level: Level::Neon, dot: Dot::Scalar }),
+    ("neon", Isa { level: Level::Neon, dot: Dot::Scalar, pairs: Pairs::Widened }),
 ];
 
 impl Level {
@@ -106,10 +119,22 @@ impl Dot {
     }
 }
 
+impl Pairs {
+    /// Whether this CPU, and the system on it, have the features listed at the level.
+    fn is_supported(self) -> bool {
+        match self {
+            Self::Widened => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Level::Avx512.is_supported() && is_x86_feature_detected!("avx512bf16"),
+        }
+    }
+}
+
 impl Isa {
     /// Every level that this CPU has, from the plainest to the widest. The first is always scalar.
     pub fn available() -> Vec<Self> {
-        let supported = |isa: &Self| isa.level.is_supported() && isa.dot.is_supported();
+        let supported =
+            |isa: &Self| isa.level.is_supported() && isa.dot.is_supported() && isa.pairs.is_supported();
         ALL.iter().map(|(_, isa)| *isa).filter(supported).collect()
     }
 
@@ -161,6 +186,11 @@ impl Isa {
     /// The level, for an integer kernel's dispatching `match`.
     pub(crate) fn dot(self) -> Dot {
         self.dot
+    }
+
+    /// The level, for a bf16 kernel's dispatching `match`.
+    pub(crate) fn pairs(self) -> Pairs {
+        self.pairs
     }
 }
 

@@ -180,11 +180,17 @@ fn summary(bench: &Opened, options: &LoadOptions, rows: &mut [Row]) -> String {
     let ceilings = Ceilings::measure(Isa::best());
     // Norms, and often the embedding, are floats beside integers.
     let float = |format| matches!(format, Format::F32 | Format::F16 | Format::BF16);
-    let floats = bench.model.totals().iter().all(|total| float(total.format));
-    let multiplies = if floats { ceilings.gflops } else { ceilings.gops };
+    let totals = bench.model.totals();
+    let multiplies = match totals.first() {
+        Some(most) if totals.iter().all(|total| float(total.format)) => match most.format {
+            Format::BF16 => ceilings.bf16_gflops,
+            _ => ceilings.gflops,
+        },
+        _ => ceilings.gops,
+    };
     line += &format!(
-        "; peaks: read {:.1} GB/s, f32 {:.0} GFLOP/s, int8 {:.0} Gop/s",
-        ceilings.gb_per_s, ceilings.gflops, ceilings.gops
+        "; peaks: read {:.1} GB/s, f32 {:.0} GFLOP/s, bf16 {:.0} GFLOP/s, int8 {:.0} Gop/s",
+        ceilings.gb_per_s, ceilings.gflops, ceilings.bf16_gflops, ceilings.gops
     );
     for row in rows {
         let percent = match row.kind {

@@ -1,7 +1,7 @@
-//! Fused multiply-adds of f32.
+//! Fused multiply-adds of f32, and of bf16 to f32.
 
 use super::SUMS;
-use crate::kernels::isa::{Isa, Level};
+use crate::kernels::isa::{Isa, Level, Pairs};
 
 /// Fused multiply-adds on registers alone, on the calling thread; returns the floating-point operations done.
 pub fn multiply_adds(isa: Isa, rounds: usize) -> usize {
@@ -19,6 +19,16 @@ pub fn multiply_adds(isa: Isa, rounds: usize) -> usize {
     }
 }
 
+/// The same of bf16, where the level multiplies it, else of f32.
+pub fn bf16_multiply_adds(isa: Isa, rounds: usize) -> usize {
+    match isa.pairs() {
+        Pairs::Widened => multiply_adds(isa, rounds),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this level exists only after its features were detected.
+        Pairs::Avx512Bf16 => unsafe { x86::avx512bf16(rounds) },
+    }
+}
+
 fn scalar(rounds: usize) -> usize {
     let mut sums = [1.0f32; SUMS];
     let (a, b) = (std::hint::black_box(0.5f32), std::hint::black_box(0.25f32));
@@ -29,7 +39,7 @@ fn scalar(rounds: usize) -> usize {
     2 * SUMS * rounds
 }
 
-/// The loop for vectors of `$lanes` floats.
+/// The loop for vectors of `$lanes` factors.
 macro_rules! vector {
     ($name:ident, $features:literal, $lanes:literal, $splat:expr, $fma:expr) => {
         #[target_feature(enable = $features)]
@@ -60,6 +70,20 @@ mod x86 {
         |v| _mm512_set1_ps(v),
         |s, a, b| _mm512_fmadd_ps(s, a, b)
     );
+    vector!(
+        avx512bf16,
+        "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
+        32,
+        |v| _mm512_set1_ps(v),
+        |s, a, b| _mm512_dpbf16_ps(s, pairs(a), pairs(b))
+    );
+
+    /// The same bits.
+    #[inline(always)]
+    fn pairs(v: __m512) -> __m512bh {
+        // SAFETY: both types are 512 bits, of which any will do.
+        unsafe { std::mem::transmute::<__m512, __m512bh>(v) }
+    }
 }
 
 #[cfg(target_arch = "aarch64")]

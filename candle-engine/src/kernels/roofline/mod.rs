@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 pub use self::dot::dot_products;
-pub use self::float::multiply_adds;
+pub use self::float::{bf16_multiply_adds, multiply_adds};
 use super::threads::{parallel, threads};
 use super::Isa;
 use crate::memory;
@@ -23,6 +23,8 @@ const BUDGET: Duration = Duration::from_millis(400);
 pub struct Ceilings {
     /// Fused multiply-adds of f32 on registers, in 10⁹ operations per second, two each.
     pub gflops: f64,
+    /// The same of bf16, which without an instruction for it is widened.
+    pub bf16_gflops: f64,
     /// Dot products of 8-bit integers on registers, in 10⁹ operations per second, two for each product.
     pub gops: f64,
     /// Reading memory that is in no cache, in 10⁹ bytes per second.
@@ -30,7 +32,7 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// Measures all three, for about a second.
+    /// Measures all, for a second or two.
     pub fn measure(isa: Isa) -> Self {
         let rate = |operations: fn(Isa, usize) -> usize| {
             let (tasks, rounds) = (threads(), 1_000_000);
@@ -41,7 +43,12 @@ impl Ceilings {
             });
             (tasks * rounds * operations(isa, 1)) as f64 / time * 1e-9
         };
-        Self { gflops: rate(multiply_adds), gops: rate(dot_products), gb_per_s: read_rate() }
+        Self {
+            gflops: rate(multiply_adds),
+            bf16_gflops: rate(bf16_multiply_adds),
+            gops: rate(dot_products),
+            gb_per_s: read_rate(),
+        }
     }
 }
 
@@ -89,6 +96,7 @@ mod tests {
     fn operations_are_counted_and_bytes_are_read() {
         for isa in Isa::available() {
             assert!(multiply_adds(isa, 10) >= 2 * SUMS * 10);
+            assert!(bf16_multiply_adds(isa, 10) >= multiply_adds(isa, 10));
             assert!(dot_products(isa, 10) >= 2 * SUMS * 10);
         }
         let mut bytes = vec![0; 1024];
