@@ -9,9 +9,9 @@ use super::neon;
 use super::scalar;
 use super::tiles::Tiles;
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::{avx2, avx512, pairs};
 use super::{Act, Dense, DenseFormat, Disjoint, Isa, Rows, Stored, Term, BF16, F16, F32};
-use crate::kernels::isa::Level;
+use crate::kernels::isa::{Level, Pairs};
 use crate::kernels::threads::{parallel, threads};
 
 /// What gates a product: y = act(sum) · (sum of `up`).
@@ -68,6 +68,20 @@ pub(super) fn run(isa: Isa, x: &[f32], w: Term, gate: Option<Gate>, y: &mut [f32
     }
     if y.is_empty() {
         return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if isa.pairs() == Pairs::Avx512Bf16 && cols > 0 {
+        let bf16 = terms().filter(|(w, _)| w.format == DenseFormat::BF16).count();
+        if bf16 == terms().count() {
+            return pairs::run(isa, Rows::new(x, cols, cols, t), &w, gate.as_ref(), &Disjoint::new(y));
+        }
+        if let (1, Some(Gate { up, act })) = (bf16, &gate) {
+            // Inputs are rounded for one of them alone.
+            let mut ups = vec![0.0; y.len()];
+            run(isa, x, w, None, y);
+            run(isa, x, *up, None, &mut ups);
+            return self::gate(isa, *act, y, &ups);
+        }
     }
     let few = terms().all(|(w, _)| t < w.format.many());
     let y = Disjoint::new(y);
@@ -210,7 +224,7 @@ impl Product<'_> {
 }
 
 /// gate = act(gate) · up
-fn gate(isa: Isa, act: Act, gate: &mut [f32], up: &[f32]) {
+pub(super) fn gate(isa: Isa, act: Act, gate: &mut [f32], up: &[f32]) {
     match isa.level() {
         Level::Scalar => act.gate(gate, up),
         #[cfg(target_arch = "x86_64")]

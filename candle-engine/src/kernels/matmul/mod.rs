@@ -3,6 +3,8 @@
 //! Every output element is one dot product, summed in an order that only its length and the ISA fix: along
 //! k in chunks of `CHUNK`, within a chunk in the lanes of one vector. So it is the same, bit for bit,
 //! whatever the number of tokens, the token's place among them, the thread count and what it is fused with.
+//!
+//! Where the CPU multiplies bf16, the products of matrices in bf16 are those of `pairs`, which holds to the same.
 
 mod driver;
 pub(super) mod prefetch;
@@ -18,6 +20,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 #[cfg(test)]
 mod tests;
 
@@ -126,7 +130,8 @@ impl<'a> Dense<'a> {
 ///
 /// y = x · Wᵀ + b
 ///
-/// Shapes: `x [t, k]`, `w [n, k]`, `bias [n]` → `y [t, n]`. Accumulates in f32.
+/// Shapes: `x [t, k]`, `w [n, k]`, `bias [n]` → `y [t, n]`. Accumulates in f32. Rounds `x` to bf16 where `w` is in it and
+/// the level is `avx512bf16`.
 ///
 /// # Panics
 ///

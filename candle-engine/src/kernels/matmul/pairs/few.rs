@@ -1,0 +1,57 @@
+//! A tile of tokens or less: memory sets the pace.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::{apply, avx512, Gate, Product, Term, LANES};
+use crate::kernels::threads::parallel_ranges;
+
+/// Bytes of rows that are worth a region: some three microseconds' worth when they come from memory.
+const TASK_BYTES: usize = 64 << 10;
+
+thread_local! {
+    static SUMS: RefCell<[Vec<f32>; 2]> = RefCell::default();
+}
+
+impl Product<'_> {
+    /// All outputs.
+    pub(super) fn few(&self) {
+        let (w, _) = self.w;
+        let unit = TASK_BYTES.div_ceil(2 * w.cols).next_multiple_of(LANES);
+        parallel_ranges(w.rows, unit, |rows| {
+            SUMS.with_borrow_mut(|[sums, ups]| {
+                // In long stretches, a thread's next rows are mostly those that follow.
+                let next = w.row_start(rows.end);
+                match self.gate {
+                    None => self.rows(self.w, &rows, next, sums),
+                    Some(Gate { up, act }) => {
+                        self.rows(self.w, &rows, up.0.row_start(rows.start), sums);
+                        self.rows(up, &rows, next, ups);
+                        apply(self.isa, *act, sums, ups);
+                    }
+                }
+                for (token, sums) in (self.first..).zip(sums.chunks_exact(rows.len())) {
+                    // SAFETY: each task has rows, that is columns of y, of its own.
+                    let y = unsafe { self.y.range(token * w.rows + rows.start, rows.len()) };
+                    y.copy_from_slice(sums);
+                }
+            });
+        });
+    }
+
+    /// sums\[t, r\] = x\[t\] · w\[r\] + b\[r\], while what is at `next` is asked for.
+    fn rows(&self, (w, bias): &Term, rows: &Range<usize>, next: *const u8, sums: &mut Vec<f32>) {
+        sums.resize(self.x.tokens() * rows.len(), 0.0);
+        let (pairs, tokens) = (self.x.chunks().next(), self.x.tiles().next());
+        if let Some((pairs, tokens)) = pairs.zip(tokens) {
+            let x = self.x.tile(&pairs, &tokens);
+            // SAFETY: this level exists only after its features were detected.
+            unsafe { avx512::few(w.part(rows.clone()), x, tokens.len(), next, sums) };
+        }
+        if let Some(bias) = bias {
+            for sums in sums.chunks_exact_mut(rows.len()) {
+                sums.iter_mut().zip(&bias[rows.clone()]).for_each(|(sum, bias)| *sum += bias);
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! More tokens than a tile has: arithmetic sets the pace.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::laid::width;
+use super::{apply, avx512, Gate, Line, Product, Sums, Term, ROWS, TILE};
+use crate::kernels::matmul::prefetch::{prefetch_far, LINE};
+use crate::kernels::threads::{parallel, threads};
+
+/// Panels of a task at most, which share what is read of the tokens.
+const PANELS: usize = 4;
+
+/// Tasks of a thread at least, where there are enough rows: so many that the threads end together.
+const TASKS: usize = 8;
+
+#[derive(Default)]
+struct Scratch {
+    panel: Vec<Line>,
+    sums: Vec<Sums>,
+    ups: Vec<Sums>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Takes the sums of a panel, by its first row, and of a tile, by its first token.
+type Out<'a> = dyn FnMut(usize, usize, &mut [Sums]) + 'a;
+
+impl Product<'_> {
+    /// All outputs.
+    pub(super) fn many(&self) {
+        let n = self.w.0.rows;
+        // What is in which task shows in no result.
+        let step = (n / (ROWS * TASKS * threads())).clamp(1, PANELS) * ROWS;
+        parallel(n.div_ceil(step), |task| {
+            let rows = task * step..n.min((task + 1) * step);
+            // Where this thread's next task begins if the others keep pace.
+            let next = self.w.0.row_start(rows.start + step * threads());
+            SCRATCH.with_borrow_mut(|Scratch { panel, sums, ups }| match self.gate {
+                None => self.panels(self.w, &rows, next, panel, sums, &mut |row, t, sums| {
+                    self.write(&rows, row, t, sums);
+                }),
+                Some(Gate { up, act }) => {
+                    let at = up.0.row_start(rows.start);
+                    self.panels(self.w, &rows, at, panel, sums, &mut |_, _, _| ());
+                    self.panels(up, &rows, next, panel, ups, &mut |row, t, ups| {
+                        let first = (row - rows.start) / ROWS * self.x.padded() + t;
+                        let gates = &mut sums[first..first + ups.len()];
+                        for (gates, ups) in gates.iter_mut().zip(ups) {
+                            apply(self.isa, *act, &mut gates.0, &ups.0);
+                        }
+                        self.write(&rows, row, t, gates);
+                    });
+                }
+            });
+        });
+    }
+
+    /// Writes the outputs of a panel's rows that are among `rows`.
+    fn write(&self, rows: &Range<usize>, row: usize, t: usize, sums: &[Sums]) {
+        let len = ROWS.min(rows.end - row);
+        for (t, sums) in (self.first + t..).zip(sums) {
+            // SAFETY: each task has rows, that is columns of y, of its own.
+            let y = unsafe { self.y.range(t * self.w.0.rows + row, len) };
+            y.copy_from_slice(&sums.0[..len]);
+        }
+    }
+
+    /// The sums of some rows and all tokens, while what is at `next` is asked for.
+    fn panels(
+        &self,
+        (w, bias): &Term,
+        rows: &Range<usize>,
+        next: *const u8,
+        panel: &mut Vec<Line>,
+        sums: &mut Vec<Sums>,
+        out: &mut Out,
+    ) {
+        let tokens = self.x.padded();
+        sums.resize(rows.len().div_ceil(ROWS) * tokens, Sums([0.0; ROWS]));
+        for pairs in self.x.chunks() {
+            panel.resize(pairs.len(), Line([0; ROWS]));
+            let k = 2 * pairs.start..w.cols.min(2 * pairs.end);
+            for (row, sums) in rows.clone().step_by(ROWS).zip(sums.chunks_exact_mut(tokens)) {
+                let these = row..rows.end.min(row + ROWS);
+                // SAFETY: this level exists only after its features were detected.
+                unsafe { avx512::pack(w.part(these.clone()), k.clone(), panel) };
+                // What is packed next: of the next panel, of the next chunk, or of other rows.
+                let (next, pad) = if these.end < rows.end {
+                    (w.row_start(these.end), k.start)
+                } else if k.end < w.cols {
+                    (w.row_start(rows.start), k.end)
+                } else {
+                    (next, 0)
+                };
+                let mut ahead = Ahead::new(next.wrapping_add(2 * pad), w.cols, k.len(), tokens);
+                for t in self.x.tiles() {
+                    ahead.fetch();
+                    let (x, sums) = (self.x.tile(&pairs, &t), &mut sums[t.start..][..width(t.len())]);
+                    // SAFETY: as above.
+                    unsafe { avx512::multiply(panel, x, sums, pairs.start == 0) };
+                    if k.end < w.cols {
+                        continue;
+                    }
+                    let sums = &mut sums[..t.len()];
+                    if let Some(bias) = bias {
+                        for sums in sums.iter_mut() {
+                            sums.0.iter_mut().zip(&bias[these.clone()]).for_each(|(sum, bias)| *sum += bias);
+                        }
+                    }
+                    out(row, t.start, sums);
+                }
+            }
+        }
+    }
+}
+
+/// Asks for a chunk of a panel's rows, a share with each tile.
+struct Ahead {
+    at: *const u8,
+    /// Bytes from row to row.
+    stride: usize,
+    /// Cache lines of a row's chunk.
+    lines: usize,
+    share: usize,
+    done: usize,
+}
+
+impl Ahead {
+    /// For `len` numbers of each row, of `cols`.
+    fn new(at: *const u8, cols: usize, len: usize, tokens: usize) -> Self {
+        let lines = (2 * len).div_ceil(LINE) + 1;
+        Self { at, stride: 2 * cols, lines, share: (ROWS * lines).div_ceil(tokens.div_ceil(TILE)), done: 0 }
+    }
+
+    fn fetch(&mut self) {
+        for i in self.done..(ROWS * self.lines).min(self.done + self.share) {
+            prefetch_far(self.at.wrapping_add(i / self.lines * self.stride + i % self.lines * LINE));
+        }
+        self.done += self.share;
+    }
+}
