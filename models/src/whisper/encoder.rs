@@ -67,6 +67,11 @@ impl Encoder {
         })
     }
 
+    /// How its ops run.
+    pub(super) fn exec(&self) -> &Exec {
+        &self.exec
+    }
+
     /// Encodes windows together.
     ///
     /// Shapes: `windows`, each `[frames, mels]` → `[windows · positions, hidden]`.

@@ -76,10 +76,18 @@ impl Whisper {
     /// Shapes: `windows`, each `[frames, mels]`.
     /// Errors: `Input` for a window of another shape; `OutOfMemory`.
     pub fn hear(&self, windows: &[Tensor]) -> Result<Vec<Memory>> {
-        let heard = self.encoder.forward(windows)?;
-        // Blocks of an encoder's size are of no use to a decoder, and would be the most that is ever resident.
-        recycle::release();
-        self.decoder.remember(&heard)
+        if !self.encoder.exec().is_fused() || windows.len() < 2 {
+            let heard = self.encoder.forward(windows)?;
+            // Blocks of an encoder's size are of no use to a decoder, and would be the most that is ever resident.
+            recycle::release();
+            return self.decoder.remember(&heard);
+        }
+        // One window fills the CPU; several at once only leave its caches.
+        let mut memories = Vec::with_capacity(windows.len());
+        for window in windows {
+            memories.extend(self.hear(std::slice::from_ref(window))?);
+        }
+        Ok(memories)
     }
 }
 
