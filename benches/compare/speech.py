@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PEERS = ["faster-whisper-int8", "faster-whisper-float32", "whisper.cpp-f16", "whisper.cpp-q8_0", "transformers", "openai-whisper"]
 FLOATS = ["faster-whisper-float32", "whisper.cpp-f16", "transformers", "openai-whisper"]
-OURS = {"candle-engine int8": ["--quantize", "int8"], "candle-engine f16": []}
+OURS = {"candle-engine int8": "int8", "candle-engine bf16": "bf16", "candle-engine f16": "."}  # folders of the shape's
 TESTS = ["mel", "encode", "decode", "decode beam5", "decode x8", "program"]
 PACKAGES = ["torch", "transformers", "faster-whisper", "openai-whisper", "gguf", "safetensors"]
 SECONDS = 60
@@ -55,13 +55,13 @@ def main():
         make = f"from pathlib import Path; from speech_models import make; make({shape!r}, Path({str(args.cache)!r}))"
         run([python, "-c", make], cwd=HERE)
         audio = sound(args.cache / f"{SECONDS}.wav")
-        quantized = folder / "int8"
-        if not quantized.exists():
-            run([program / "candle-engine", "quantize", folder, "-o", quantized, "--format", "int8"])
+        for kind in OURS.values():
+            if not (folder / kind).exists():
+                run([program / "candle-engine", "quantize", folder, "-o", folder / kind, "--format", kind])
         results = {}
         for _ in range(args.rounds):
-            for engine, options in OURS.items():
-                results.setdefault(engine, []).append(ours(program, folder if not options else quantized, audio, args.threads))
+            for engine, kind in OURS.items():
+                results.setdefault(engine, []).append(ours(program, folder / kind, audio, args.threads))
             for engine in peers:
                 results.setdefault(engine, []).append(peer(python, engine, folder, audio, args.threads))
         print("\n".join([*table(shape, results), "", *bars(shape, results), ""]), flush=True)
@@ -164,7 +164,7 @@ def bars(shape, results):
 
     for what, test, kind, engines, times in [
         ("encoder, int8", "encode", "int8", peers, 2),
-        ("encoder, f16", "encode", "f16", [e for e in peers if e in FLOATS], 1.3),
+        ("encoder, bf16", "encode", "bf16", [e for e in peers if e in FLOATS], 1.3),
         ("decode, int8", "decode", "int8", [e for e in peers if e == "faster-whisper-int8"], 1.6),
         ("a minute, start to exit", "program", "int8", peers, 2),
     ]:
