@@ -12,7 +12,7 @@ use super::tiles::Tiles;
 use super::{avx2, avx512, pairs};
 use super::{Act, Dense, DenseFormat, Disjoint, Isa, Rows, Stored, Term, BF16, F16, F32};
 use crate::kernels::isa::{Level, Pairs};
-use crate::kernels::threads::{parallel, threads};
+use crate::kernels::threads::{parallel, parallel_ranges, threads};
 
 /// What gates a product: y = act(sum) · (sum of `up`).
 pub(super) struct Gate<'a> {
@@ -140,15 +140,24 @@ impl Product<'_> {
     /// Some tokens, whose outputs begin with token `first`.
     fn region(&self, x: Input, first: usize) {
         let (rows, step) = (self.w.0.rows, x.task_rows(&self.w.0));
-        parallel(rows.div_ceil(step), |task| {
-            self.block(x, first, task * step..rows.min((task + 1) * step));
-        });
+        match x {
+            Input::Few(_) => parallel_ranges(rows, step, |range| {
+                for start in range.clone().step_by(step) {
+                    self.block(x, first, start..range.end.min(start + step), start + step);
+                }
+            }),
+            Input::Many(_) => parallel(rows.div_ceil(step), |task| {
+                let block = task * step..rows.min((task + 1) * step);
+                // This thread's next block, if the others keep pace.
+                let next = block.start + block.len() * threads();
+                self.block(x, first, block, next);
+            }),
+        }
     }
 
-    /// One task: some rows, all tokens.
-    fn block(&self, x: Input, first: usize, rows: Range<usize>) {
-        // Where this thread's next task begins if the others keep pace.
-        let next = self.w.0.row_start(rows.start + rows.len() * threads());
+    /// Some rows, all tokens; `next` is the row to go on with.
+    fn block(&self, x: Input, first: usize, rows: Range<usize>, next: usize) {
+        let next = self.w.0.row_start(next);
         SCRATCH.with_borrow_mut(|Scratch { sums, up, tile }| {
             match &self.gate {
                 Some(Gate { up: u, act }) => {
