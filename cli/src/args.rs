@@ -522,7 +522,7 @@ pub struct Completions {
 
 fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number from 1 on".into()),
+        Ok(0) | Err(_) => Err("expected a whole number, 1 or more".into()),
         Ok(n) => Ok(n),
     }
 }

@@ -313,7 +313,7 @@ mod tests {
         let args = parse(
             "transcribe --model tiny --word_timestamps True --condition_on_previous_text False \
              --beam_size None --output_format srt,vtt --logprob_threshold -0.5 --suppress_tokens -1,5 a.wav b.wav \
-             --vad_filter True --vad_model v.bin --vad-max_speech_duration_s 9.5",
+             --vad_filter True --vad_model v.bin --vad_max_speech_duration_s 9.5",
         )
         .unwrap();
         assert!(args.words.word_timestamps && !args.context.condition_on_previous_text);
