@@ -11,7 +11,9 @@ use super::tiles::Tiles;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512, pairs};
 use super::{Act, Dense, DenseFormat, Disjoint, Isa, Rows, Stored, Term, BF16, F16, F32};
-use crate::kernels::isa::{Level, Pairs};
+use crate::kernels::isa::Level;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::isa::Pairs;
 use crate::kernels::threads::{parallel, parallel_ranges, threads};
 
 /// What gates a product: y = act(sum) · (sum of `up`).
