@@ -29,29 +29,26 @@ pub struct AttentionSpec {
     pub causal: bool,
 }
 
-/// Appends keys and values to the sequences' caches and attends over them.
+/// Attends over the sequences' caches, which [`remember`] has given the batch's keys and values.
 ///
 /// out = softmax(scale · q · Kᵀ) · V, over the positions that each query sees
 ///
-/// Shapes: `q [t, h · d]`, `k` and `v` `[t, g · d]`, `t` the tokens of the batch → `[t, h · d]`.
+/// Shapes: `q [t, h · d]`, `t` the tokens of the batch → `[t, h · d]`.
 /// Errors: `Input`, if the shapes disagree or for a cache that another way of running ops made.
 pub fn attention(
     exec: &Exec,
     spec: &AttentionSpec,
     layer: usize,
-    [q, k, v]: [Tensor; 3],
+    q: &Tensor,
     batch: &mut Batch,
 ) -> Result<Tensor> {
-    expect(&q, (batch.rows(), spec.heads * spec.head_dim))?;
-    remember(exec, spec, layer, [&k, &v], batch)?;
-    // They are in the caches: their memory is free for the sums.
-    drop((k, v));
+    expect(q, (batch.rows(), spec.heads * spec.head_dim))?;
     if !exec.is_fused() {
-        return composed(spec, layer, &q, batch);
+        return composed(spec, layer, q, batch);
     }
     let sequences: Vec<SequenceKv> =
         batch.sequences().iter().map(|s| view(s.kv, layer, s.start, s.len)).collect::<Result<_>>()?;
-    fused(spec, &q, &sequences)
+    fused(spec, q, &sequences)
 }
 
 /// Appends keys and values to the sequences' caches, which are attended over later.

@@ -73,26 +73,31 @@ impl Attention {
     /// `[t, hidden] → [t, hidden]`; appends the new positions to the sequences' caches. The table is for a layer
     /// that rotates.
     pub fn forward(&self, x: Tensor, rope: Option<&RopeTable>, batch: &mut Batch) -> Result<Tensor> {
-        let mut q = self.proj.q.forward(&x)?;
-        let mut k = self.proj.k.forward(&x)?;
+        let rope = rope.filter(|_| self.rope);
+        let (q_norm, k_norm) = self.qk_norm.as_ref().map(|(q, k)| (q, k)).unzip();
+        // Keys and values first: their memory is free for the queries.
+        let k = self.heads(self.proj.k.forward(&x)?, k_norm, rope)?;
         let v = self.proj.v.forward(&x)?;
+        ops::remember(&self.exec, &self.spec, self.layer, [&k, &v], batch)?;
+        drop((k, v));
+        let q = self.heads(self.proj.q.forward(&x)?, q_norm, rope)?;
         drop(x);
-        if let Some((q_norm, k_norm)) = &self.qk_norm {
-            q = self.per_head(&q, q_norm)?;
-            k = self.per_head(&k, k_norm)?;
-        }
-        if let Some(rope) = rope.filter(|_| self.rope) {
-            q = ops::rope(&self.exec, &q, self.spec.head_dim, rope)?;
-            k = ops::rope(&self.exec, &k, self.spec.head_dim, rope)?;
-        }
-        let a = ops::attention(&self.exec, &self.spec, self.layer, [q, k, v], batch)?;
+        let a = ops::attention(&self.exec, &self.spec, self.layer, &q, batch)?;
+        drop(q);
         self.proj.o.forward(&a)
     }
 
-    fn per_head(&self, x: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
-        let (t, n) = x.dims2()?;
+    /// Norms each head and rotates it, where that is done.
+    fn heads(&self, mut x: Tensor, norm: Option<&RmsNorm>, rope: Option<&RopeTable>) -> Result<Tensor> {
         let d = self.spec.head_dim;
-        Ok(norm.forward(&x.reshape((t * n / d, d))?)?.reshape((t, n))?)
+        if let Some(norm) = norm {
+            let (t, n) = x.dims2()?;
+            x = norm.forward(&x.reshape((t * n / d, d))?)?.reshape((t, n))?;
+        }
+        match rope {
+            Some(rope) => ops::rope(&self.exec, &x, d, rope),
+            None => Ok(x),
+        }
     }
 }
 

@@ -81,7 +81,7 @@ impl FeedForward {
 }
 
 /// Rows that are computed together where what they pass through is wider than they are.
-const PART: usize = 512;
+const PART: usize = 256;
 
 /// Puts together what `f` makes of a number of rows, a part of them at a time: `[n, ..]`.
 pub(super) fn in_parts(n: usize, f: impl Fn(Range<usize>) -> Result<Tensor>) -> Result<Tensor> {
