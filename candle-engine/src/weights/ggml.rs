@@ -67,11 +67,7 @@ impl Ggml {
     }
 
     fn read(file: &MappedBytes) -> Result<Self, Fault> {
-        let mut at = Cursor::new(file);
-        let magic = at.array::<4>("the magic")?;
-        if magic != MAGIC {
-            return Err(Fault(format!("expected the magic `lmgg`, got `{}`", magic.escape_ascii())));
-        }
+        let mut at = begin(file)?;
         let rest = &file[at.position()..];
         if rest.starts_with(&(VAD_KIND.len() as u32).to_le_bytes()) && rest[4..].starts_with(VAD_KIND) {
             return Err(Fault("expected a Whisper model, got one that finds speech".into()));
@@ -105,6 +101,16 @@ impl Ggml {
 }
 
 weights_in_map!(Ggml);
+
+/// Behind the magic, with which files of either kind begin.
+pub(super) fn begin(file: &[u8]) -> Result<Cursor<'_>, Fault> {
+    let mut at = Cursor::new(file);
+    let magic = at.array::<4>("the magic")?;
+    if magic != MAGIC {
+        return Err(Fault(format!("expected the magic `lmgg`, got `{}`", magic.escape_ascii())));
+    }
+    Ok(at)
+}
 
 /// All tensors up to the end of the file.
 pub(super) fn tensors(at: &mut Cursor, file: &MappedBytes) -> Result<BTreeMap<String, Stored>, Fault> {

@@ -3,10 +3,9 @@
 //! Source: `models/convert-silero-vad-to-ggml.py` of whisper.cpp.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use super::ggml::{tensors, MAGIC};
-use super::gguf::cursor::{Cursor, Fault};
+use super::ggml::{begin, tensors};
+use super::gguf::cursor::Fault;
 use super::{MappedBytes, Stored};
 use crate::{Error, Result};
 
@@ -25,17 +24,9 @@ pub struct GgmlVad {
 }
 
 impl GgmlVad {
-    /// Opens a file.
+    /// Reads a file, mapped or in memory.
     ///
-    /// Errors: `Io` and `Malformed` naming the file, and the tensor.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = MappedBytes::open(path)?;
-        Self::read(&file).map_err(|fault| Error::malformed(path, fault.0))
-    }
-
-    /// Reads a file that is in memory already.
-    ///
-    /// Errors: `Malformed` with `name` for the file.
+    /// Errors: `Malformed` with `name` for the file, and the tensor.
     pub fn from_bytes(name: &str, bytes: MappedBytes) -> Result<Self> {
         Self::read(&bytes).map_err(|fault| Error::malformed(name, fault.0))
     }
@@ -51,11 +42,7 @@ impl GgmlVad {
     }
 
     fn read(file: &MappedBytes) -> Result<Self, Fault> {
-        let mut at = Cursor::new(file);
-        let magic = at.array::<4>("the magic")?;
-        if magic != MAGIC {
-            return Err(Fault(format!("expected the magic `lmgg`, got `{}`", magic.escape_ascii())));
-        }
+        let mut at = begin(file)?;
         let length = at.u32("the length of the model's kind")?;
         let kind = at.take(length.into(), "the model's kind").unwrap_or_default();
         if kind != KIND {
@@ -80,6 +67,7 @@ weights_in_map!(GgmlVad);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::ggml::MAGIC;
     use crate::weights::{Ggml, Weights};
 
     fn file() -> Vec<u8> {

@@ -25,7 +25,8 @@ impl Queries {
         // So large that the sum of the products still has 32 bits.
         let most = ((i32::MAX as usize / 128 / d.max(1)) as f32).min(f32::from(i16::MAX));
         let stride = d.div_ceil(2);
-        let (mut pairs, mut factors) = (Vec::with_capacity(q.len().div_ceil(2)), Vec::new());
+        let rows = q.len() / d.max(1);
+        let (mut pairs, mut factors) = (Vec::with_capacity(rows * stride), Vec::with_capacity(rows));
         for q in q.chunks_exact(d.max(1)) {
             let (factor, inverse) = factors_of(largest(q), most);
             factors.push(factor);
