@@ -17,6 +17,7 @@ pub mod matmul;
 pub mod norm;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_variables, unreachable_code))]
 mod panel;
+mod prefetch;
 pub mod recycle;
 pub mod roofline;
 pub mod rope;

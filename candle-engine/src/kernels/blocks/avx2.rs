@@ -8,10 +8,9 @@ use std::ops::Range;
 
 use super::formats::{Block, GROUP};
 use crate::kernels::panel::{pairs, transpose, Panel, Tile, QUAD};
+use crate::kernels::prefetch::Stream;
 use crate::weights::Format;
 
-/// Bytes that a prefetch brings.
-const CACHE_LINE: usize = 64;
 /// Rows of a register.
 const LANES: usize = 8;
 
@@ -24,14 +23,12 @@ pub fn matmul<B: Block>(
     x: &[Tile],
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
+    let mut stream = Stream::new(&w[range.start * row_bytes..range.end * row_bytes]);
     for from in range.clone().step_by(LANES) {
         let rows = rows(w, row_bytes, from, range.end);
-        // Rows of a small model are too short for the hardware to see where the next ones begin. They may be
-        // another task's: that will want them at about this time.
-        let next = w.get((from + LANES) * row_bytes..).unwrap_or_default();
         for (t, x) in x.iter().enumerate() {
-            let next = if t == 0 { next } else { &[] };
-            let y = to_array(direct::<B>(rows, x, next));
+            let stream = if t == 0 { &mut stream } else { &mut Stream::default() };
+            let y = to_array(direct::<B>(rows, x, stream));
             out(from, t, &y[..LANES.min(range.end - from)]);
         }
     }
@@ -70,18 +67,14 @@ fn rows(w: &[u8], row_bytes: usize, from: usize, end: usize) -> [&[u8]; LANES] {
     std::array::from_fn(|r| &w[(from + r).min(end - 1) * row_bytes..][..row_bytes])
 }
 
-/// Eight rows by one token; `next` are the weights to come.
+/// Eight rows by one token.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn direct<B: Block>(w: [&[u8]; LANES], x: &Tile, next: &[u8]) -> __m256 {
+fn direct<B: Block>(w: [&[u8]; LANES], x: &Tile, stream: &mut Stream) -> __m256 {
     let mut y = _mm256_setzero_ps();
     let (mut scales, mut mins) = ([_mm256_setzero_ps(); MOST_SCALES], [_mm256_setzero_ps(); MOST_SCALES]);
     for b in 0..w[0].len() / B::BYTES {
-        for line in (0..LANES * B::BYTES).step_by(CACHE_LINE) {
-            // Not dereferenced, so it may point past the end.
-            let address = next.as_ptr().wrapping_add(b * LANES * B::BYTES + line);
-            _mm_prefetch::<_MM_HINT_T0>(address.cast());
-        }
+        stream.read(LANES * B::BYTES);
         let blocks = blocks::<B>(w, b);
         unpack_scales::<B>(blocks, &mut scales, &mut mins);
         for g in 0..B::LEN / GROUP {

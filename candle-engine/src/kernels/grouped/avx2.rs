@@ -5,13 +5,7 @@ use std::ops::Range;
 
 use super::Grouped;
 use crate::kernels::panel::{pairs, transpose, Panel, Tile, OCTET, QUAD, UNIT};
-
-/// Bytes of a row from what is multiplied to what is fetched: eight rows side by side are more than the processor
-/// fetches of its own accord.
-const AHEAD: usize = 1024;
-
-/// Bytes that a prefetch brings.
-const CACHE_LINE: usize = 64;
+use crate::kernels::prefetch::Stream;
 
 /// `out(row, t, y)` for runs of the rows `range` of `w` and each token.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -21,11 +15,14 @@ pub fn matmul<const BITS: u32>(
     x: &[Tile],
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
+    let row_bytes = w.bits.bytes(w.cols);
+    let mut quants = Stream::new(&w.quants[range.start * row_bytes..range.end * row_bytes]);
     for from in range.clone().step_by(OCTET) {
         // Past the last row the last again.
         let rows = std::array::from_fn(|r| (from + r).min(range.end - 1));
         for (t, x) in x.iter().enumerate() {
-            out(from, t, &direct::<BITS>(w, rows, x)[..OCTET.min(range.end - from)]);
+            let quants = if t == 0 { &mut quants } else { &mut Stream::default() };
+            out(from, t, &direct::<BITS>(w, rows, x, quants)[..OCTET.min(range.end - from)]);
         }
     }
 }
@@ -33,9 +30,8 @@ pub fn matmul<const BITS: u32>(
 /// Eight rows by one token.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn direct<const BITS: u32>(w: &Grouped, rows: [usize; OCTET], x: &Tile) -> [f32; OCTET] {
+fn direct<const BITS: u32>(w: &Grouped, rows: [usize; OCTET], x: &Tile, quants: &mut Stream) -> [f32; OCTET] {
     let quants_of: [&[u8]; OCTET] = std::array::from_fn(|r| w.row(rows[r]));
-    let row_bytes = quants_of[0].len();
     let mut y = _mm256_setzero_ps();
     let mut outliers = x.outliers.iter().peekable();
     let (mut scales, mut mins) = (_mm256_setzero_ps(), _mm256_setzero_ps());
@@ -45,11 +41,7 @@ fn direct<const BITS: u32>(w: &Grouped, rows: [usize; OCTET], x: &Tile) -> [f32;
         for input in (first..end).step_by(UNIT) {
             let quads = &x.quads[input / QUAD..][..UNIT / QUAD];
             let at = BITS as usize * input / 8;
-            if at.is_multiple_of(CACHE_LINE) {
-                // Past the end of the rows, in those that come next.
-                let ahead = AHEAD + if at + AHEAD < row_bytes { 0 } else { (OCTET - 1) * row_bytes };
-                quants_of.iter().for_each(|row| fetch(row[at..].as_ptr().wrapping_add(ahead)));
-            }
+            quants.read(OCTET * BITS as usize * UNIT / 8);
             // SAFETY: 32 bytes, and any alignment will do.
             let a = unsafe { _mm256_loadu_si256(quads.as_ptr().cast()) };
             for r in 0..OCTET {
@@ -81,13 +73,6 @@ fn direct<const BITS: u32>(w: &Grouped, rows: [usize; OCTET], x: &Tile) -> [f32;
     // SAFETY: eight floats, and any alignment will do.
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), y) };
     out
-}
-
-/// Brings the line at an address nearer, which may lie past the matrix.
-#[inline(always)]
-fn fetch(address: *const u8) {
-    // SAFETY: SSE is part of the baseline, and nothing is dereferenced.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -1,149 +1,198 @@
-//! `avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c`: sixteen rows of 8-bit weights by a few tokens.
-//!
-//! More than one token and less than a tile: laying rows out in a panel would cost more than the products. Each
-//! weight is multiplied by all tokens as it comes from memory.
-//!
-//! There are no closures in the kernels: they would not become part of their callers' code.
+//! `avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c`: one token or a few, and sixteen rows as they lie.
 
 use std::arch::x86_64::*;
+use std::cell::RefCell;
 use std::ops::Range;
 
-use super::vnni::{load_line, load_quads, WIDE};
+use super::vnni::{load_line, load_quads, sixteen_scales, SCALES, WIDE};
 use super::{avx2, Grouped};
 use crate::kernels::panel::{
-    from_array, quarter_sums, to_array, transpose_quarters, transpose_sixteen, Tile, QUAD, SIXTEEN,
+    from_array, join, quarter_sums, to_array, transpose_quarters, transpose_sixteen, Tile, QUAD, SIXTEEN,
 };
+use crate::kernels::prefetch::Stream;
 
-/// Tokens up to which this is faster than a panel.
-pub const FEW: usize = 8;
+/// Tokens up to which this is faster than a panel, by the bits of a weight.
+pub const fn few(bits: u32) -> usize {
+    if bits == 8 {
+        FEW
+    } else {
+        4
+    }
+}
 
-/// Bytes from what is multiplied to what is fetched, in long rows.
-const AHEAD: usize = 2048;
+/// Tokens that are multiplied at once at most.
+const FEW: usize = 8;
+
+thread_local! {
+    /// Activations as they meet lines of weights, kept from call to call.
+    static LINES: RefCell<Vec<__m512i>> = RefCell::default();
+}
 
 /// `out(row, t, y)` for runs of the rows `range` of `w` and each token.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub fn matmul(w: &Grouped, range: Range<usize>, x: &[Tile], mut out: impl FnMut(usize, usize, &[f32])) {
+pub fn matmul<const BITS: u32>(
+    w: &Grouped,
+    range: Range<usize>,
+    x: &[Tile],
+    mut out: impl FnMut(usize, usize, &[f32]),
+) {
     let whole = range.start + range.len() / SIXTEEN * SIXTEEN;
-    for from in (range.start..whole).step_by(SIXTEEN) {
-        // What the first tokens brought into a cache the others find there.
-        let mut t = 0;
-        while t < x.len() {
-            let x = &x[t..];
-            let mut y = [[0.0; SIXTEEN]; FEW];
-            let count = match x.len() {
-                8 => across::<8>(w, from, x, &mut y),
-                7 => across::<7>(w, from, x, &mut y),
-                1 => some::<1>(w, from, x, &mut y),
-                2 => some::<2>(w, from, x, &mut y),
-                3 | 6 => some::<3>(w, from, x, &mut y),
-                5 => some::<5>(w, from, x, &mut y),
-                _ => some::<4>(w, from, x, &mut y),
-            };
-            for (i, y) in y[..count].iter().enumerate() {
-                out(from, t + i, y);
+    LINES.with_borrow_mut(|lines| {
+        lines.clear();
+        x.iter().for_each(|x| lay_out::<BITS>(x, lines));
+        let all = lines.chunks_exact(lines.len() / x.len());
+        let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole);
+        for from in (range.start..whole).step_by(SIXTEEN) {
+            scales.read(SIXTEEN * w.scales.len() / w.rows);
+            zeros.read(SIXTEEN * w.zeros.unwrap_or_default().len() / w.rows);
+            // What the first tokens brought into a cache the others find there.
+            let mut t = 0;
+            while t < x.len() {
+                let x = &x[t..];
+                let quants = if t == 0 { &mut quants } else { &mut Stream::default() };
+                let mut y = [[0.0; SIXTEEN]; FEW];
+                let lines = all.clone().skip(t);
+                let count = match x.len() {
+                    8 if BITS == 8 => across::<8>(w, from, x, quants, &mut y),
+                    7 if BITS == 8 => across::<7>(w, from, x, quants, &mut y),
+                    1 => some::<BITS, 1>(w, from, x, lines, quants, &mut y),
+                    2 => some::<BITS, 2>(w, from, x, lines, quants, &mut y),
+                    3 | 6 => some::<BITS, 3>(w, from, x, lines, quants, &mut y),
+                    5 => some::<BITS, 5>(w, from, x, lines, quants, &mut y),
+                    _ => some::<BITS, 4>(w, from, x, lines, quants, &mut y),
+                };
+                for (i, y) in y[..count].iter().enumerate() {
+                    out(from, t + i, y);
+                }
+                t += count;
             }
-            t += count;
         }
-    }
+    });
     if whole < range.end {
-        avx2::matmul::<8>(w, whole..range.end, x, out);
+        avx2::matmul::<BITS>(w, whole..range.end, x, out);
+    }
+}
+
+/// What is read of some rows: quants, scales, zero points.
+fn streams(w: &Grouped, rows: Range<usize>) -> [Stream; 3] {
+    [w.quants, w.scales, w.zeros.unwrap_or_default()].map(|bytes| {
+        let row = bytes.len() / w.rows;
+        Stream::new(&bytes[rows.start * row..rows.end * row])
+    })
+}
+
+/// Adds a token's activations to `lines` as they meet a line of weights: 64, or of nibbles the 64 in low halves and then
+/// the 64 in high ones; zeros past the end.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn lay_out<const BITS: u32>(x: &Tile, lines: &mut Vec<__m512i>) {
+    for quads in x.quads.chunks(WIDE / QUAD * 8 / BITS as usize) {
+        if BITS == 8 {
+            lines.push(load_quads(quads));
+            continue;
+        }
+        let (first, second) = quads.split_at(quads.len().min(WIDE / QUAD));
+        let (first, second) = (load_quads(first), load_quads(second));
+        let high = |v| _mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(v));
+        lines.push(join(_mm512_cvtepi16_epi8(first), _mm512_cvtepi16_epi8(second)));
+        lines.push(join(high(first), high(second)));
     }
 }
 
 /// Sixteen rows from `from` on by the first `T` tokens; returns `T`.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn some<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; SIXTEEN]; FEW]) -> usize {
-    let mut rows = [from; SIXTEEN];
-    for (r, row) in rows.iter_mut().enumerate() {
-        *row += r;
+fn some<'a, const BITS: u32, const T: usize>(
+    w: &Grouped,
+    from: usize,
+    x: &[Tile],
+    mut lines: impl Iterator<Item = &'a [__m512i]>,
+    quants: &mut Stream,
+    out: &mut [[f32; SIXTEEN]; FEW],
+) -> usize {
+    let mut of_token: [&[__m512i]; T] = [&[]; T];
+    for lines_of in &mut of_token {
+        *lines_of = lines.next().expect("lines of each token");
     }
-    // In this row, or in that which comes after these sixteen.
-    let ahead = if w.cols > AHEAD { AHEAD } else { SIXTEEN * w.cols };
-    let x = &x[..T];
-    let (mut y, mut scales, mut outliers) = ([_mm512_setzero_ps(); T], _mm512_setzero_ps(), [0; T]);
-    let (mut first, mut i) = (0, 0);
-    while first < w.cols {
-        let end = w.cols.min(first + w.period());
+    let (line, bytes) = (8 / BITS as usize, w.bits.bytes(w.cols));
+    let period = w.bits.bytes(w.period());
+    // Lines of one sum: those of a period, if they are whole ones.
+    let together = if period.is_multiple_of(WIDE) { period / WIDE } else { 1 };
+    let quarters = if period.is_multiple_of(WIDE) { 4 } else { 4 * period / WIDE };
+    let mut results = Results::<T>::new(w, from, &x[..T]);
+    for at in (0..bytes).step_by(together * WIDE) {
+        let end = bytes.min(at + together * WIDE);
         let mut parts = [[_mm512_setzero_si512(); T]; 4];
         for (j, parts) in parts.iter_mut().enumerate() {
-            let mut four: [&[u8]; 4] = [&[]; 4];
-            for (r, row) in four.iter_mut().enumerate() {
-                *row = &w.row(from + 4 * j + r)[first..end];
+            quants.read(4 * (end - at));
+            let mut sums = [[_mm512_setzero_si512(); 4]; T];
+            let mut i = at;
+            while i < end {
+                let here = WIDE.min(end - i);
+                let mut a = [[_mm512_setzero_si512(); 2]; T];
+                for t in 0..T {
+                    let two = &of_token[t][i / WIDE * line..][..line];
+                    a[t] = [two[0], two[line - 1]];
+                }
+                for r in 0..4 {
+                    let row = (from + 4 * j + r) * bytes;
+                    let weights = load_line(&w.quants[row + i..row + i + here]);
+                    // Unsigned: 128 is added. Past the end of a row activations are zero.
+                    let low = match BITS {
+                        8 => _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)),
+                        _ => _mm512_and_si512(weights, _mm512_set1_epi8(15)),
+                    };
+                    for t in 0..T {
+                        sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], low, a[t][0]);
+                    }
+                    if BITS == 4 {
+                        let high = _mm512_and_si512(_mm512_srli_epi16::<4>(weights), _mm512_set1_epi8(15));
+                        for t in 0..T {
+                            sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], high, a[t][1]);
+                        }
+                    }
+                }
+                i += here;
             }
-            let sums = products::<T>(four, x, first, ahead);
             for t in 0..T {
                 parts[t] = quarter_sums(sums[t]);
             }
         }
-        if first % w.group == 0 {
-            scales = from_array(&w.scales(rows, first / w.group).0);
-        }
-        let mut dots = [_mm512_setzero_si512(); T];
+        let mut sums = [[_mm512_setzero_si512(); 4]; T];
         for t in 0..T {
-            let [a, b, c, d] = transpose_quarters([parts[0][t], parts[1][t], parts[2][t], parts[3][t]]);
-            dots[t] = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+            sums[t] = transpose_quarters([parts[0][t], parts[1][t], parts[2][t], parts[3][t]]);
         }
-        add::<T>(w, &rows, x, i, end, scales, dots, &mut outliers, &mut y);
-        (first, i) = (end, i + 1);
+        results.add(sums, quarters);
     }
     for t in 0..T {
-        out[t] = to_array(y[t]);
+        out[t] = to_array(results.y[t]);
     }
     T
-}
-
-/// Four rows' weights from input `first` on by each token: sixteen sums of each.
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn products<const T: usize>(rows: [&[u8]; 4], x: &[Tile], first: usize, ahead: usize) -> [[__m512i; 4]; T] {
-    let mut sums = [[_mm512_setzero_si512(); 4]; T];
-    let len = rows[0].len();
-    let mut at = 0;
-    while at < len {
-        let here = WIDE.min(len - at);
-        let mut a = [_mm512_setzero_si512(); T];
-        for t in 0..T {
-            a[t] = load_quads(&x[t].quads[(first + at) / QUAD..][..here.div_ceil(QUAD)]);
-        }
-        for r in 0..4 {
-            let row = &rows[r][at..at + here];
-            _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ahead).cast());
-            // Unsigned: 128 is added. Past the end of a row activations are zero.
-            let weights = _mm512_xor_si512(load_line(row), _mm512_set1_epi8(i8::MIN));
-            for t in 0..T {
-                sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], weights, a[t]);
-            }
-        }
-        at += here;
-    }
-    sums
 }
 
 /// As [`some`], for more tokens: sixteen rows' weights are transposed in registers, and no sums are.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn across<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32; SIXTEEN]; FEW]) -> usize {
-    let mut rows = [from; SIXTEEN];
-    for (r, row) in rows.iter_mut().enumerate() {
-        *row += r;
-    }
-    let ahead = if w.cols > AHEAD { AHEAD } else { SIXTEEN * w.cols };
+fn across<const T: usize>(
+    w: &Grouped,
+    from: usize,
+    x: &[Tile],
+    quants: &mut Stream,
+    out: &mut [[f32; SIXTEEN]; FEW],
+) -> usize {
     let x = &x[..T];
-    let (mut y, mut scales, mut outliers) = ([_mm512_setzero_ps(); T], _mm512_setzero_ps(), [0; T]);
+    let mut results = Results::<T>::new(w, from, x);
     let mut rest = [[0; SIXTEEN]; T];
-    let (mut first, mut i) = (0, 0);
-    while first < w.cols {
+    for first in (0..w.cols).step_by(w.period()) {
         let end = w.cols.min(first + w.period());
         let mut dots = [_mm512_setzero_si512(); T];
         let mut at = first;
         while at < end {
             let here = WIDE.min(end - at);
+            quants.read(SIXTEEN * here);
             let mut weights = [_mm512_setzero_si512(); SIXTEEN];
             for r in 0..SIXTEEN {
-                let row = &w.row(rows[r])[at..at + here];
-                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ahead).cast());
                 // Unsigned: 128 is added. Past the end of a row activations are zero.
+                let row = &w.row(from + r)[at..at + here];
                 weights[r] = _mm512_xor_si512(load_line(row), _mm512_set1_epi8(i8::MIN));
             }
             let columns = transpose_sixteen(weights);
@@ -166,45 +215,112 @@ fn across<const T: usize>(w: &Grouped, from: usize, x: &[Tile], out: &mut [[f32;
             }
             at += here;
         }
-        if first % w.group == 0 {
-            scales = from_array(&w.scales(rows, first / w.group).0);
-        }
-        add::<T>(w, &rows, x, i, end, scales, dots, &mut outliers, &mut y);
-        (first, i) = (end, i + 1);
+        results.add_period(dots);
     }
     for t in 0..T {
-        out[t] = to_array(y[t]);
+        out[t] = to_array(results.y[t]);
     }
     T
 }
 
-/// Adds the sums of period `i`, inputs up to `end`, and its outliers from `outliers` on.
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-#[allow(clippy::too_many_arguments)] // the state of a loop
-fn add<const T: usize>(
-    w: &Grouped,
-    rows: &[usize; SIXTEEN],
-    x: &[Tile],
-    i: usize,
-    end: usize,
-    scales: __m512,
-    dots: [__m512i; T],
-    outliers: &mut [usize; T],
-    y: &mut [__m512; T],
-) {
-    for t in 0..T {
-        let x = &x[t];
-        let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(x.starts[i]), dots[t]));
-        y[t] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scales, _mm512_set1_ps(x.scales[i])), y[t]);
-        while outliers[t] < x.outliers.len() && x.outliers[outliers[t]].input < end {
-            let outlier = &x.outliers[outliers[t]];
-            let mut weights = [0.0; SIXTEEN];
-            for r in 0..SIXTEEN {
-                weights[r] = w.weight(rows[r], outlier.input);
-            }
-            y[t] = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), from_array(&weights), y[t]);
-            outliers[t] += 1;
+/// Results of sixteen rows and each token, as the sums come in.
+struct Results<'a, const T: usize> {
+    w: &'a Grouped<'a>,
+    from: usize,
+    x: &'a [Tile],
+    y: [__m512; T],
+    /// The period that comes next.
+    period: usize,
+    /// Its sums so far, and of how many quarters of a line.
+    dots: ([__m512i; T], usize),
+    group: usize,
+    /// Where the next group begins.
+    next_group: usize,
+    scales: [__m512; SCALES],
+    mins: [__m512; SCALES],
+    /// The outlier that comes next.
+    outliers: [usize; T],
+}
+
+impl<'a, const T: usize> Results<'a, T> {
+    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    #[inline]
+    fn new(w: &'a Grouped<'a>, from: usize, x: &'a [Tile]) -> Self {
+        let zeros = [_mm512_setzero_ps(); SCALES];
+        Self {
+            w,
+            from,
+            x,
+            y: [_mm512_setzero_ps(); T],
+            period: 0,
+            dots: ([_mm512_setzero_si512(); T], 0),
+            group: 0,
+            next_group: 0,
+            scales: zeros,
+            mins: zeros,
+            outliers: [0; T],
         }
+    }
+
+    /// Adds the four quarters of a sum, of which so many are a period; what comes after the last is left out.
+    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    #[inline]
+    fn add(&mut self, sums: [[__m512i; 4]; T], quarters: usize) {
+        if quarters == 4 {
+            let mut dots = [_mm512_setzero_si512(); T];
+            for t in 0..T {
+                let [a, b, c, d] = sums[t];
+                dots[t] = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+            }
+            return self.add_period(dots);
+        }
+        for q in 0..4 {
+            for t in 0..T {
+                self.dots.0[t] = _mm512_add_epi32(self.dots.0[t], sums[t][q]);
+            }
+            self.dots.1 += 1;
+            if self.dots.1 == quarters {
+                self.add_period(self.dots.0);
+                self.dots = ([_mm512_setzero_si512(); T], 0);
+            }
+        }
+    }
+
+    /// Adds a period, by the same operations in the same order as the specification.
+    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    #[inline]
+    fn add_period(&mut self, dots: [__m512i; T]) {
+        let (w, i) = (self.w, self.period);
+        let first = i * w.period();
+        if first >= w.cols {
+            return;
+        }
+        if first == self.next_group {
+            self.group = first / w.group;
+            self.next_group += w.group;
+            if self.group.is_multiple_of(SCALES) {
+                sixteen_scales(w, self.from, self.group, &mut self.scales, &mut self.mins);
+            }
+        }
+        let group = self.group % SCALES;
+        for t in 0..T {
+            let x = &self.x[t];
+            let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(x.starts[i]), dots[t]));
+            let scale = _mm512_mul_ps(self.scales[group], _mm512_set1_ps(x.scales[i]));
+            let mut y = _mm512_fmadd_ps(sum, scale, self.y[t]);
+            if w.zeros.is_some() {
+                y = _mm512_fmadd_ps(_mm512_set1_ps(x.sums[i]), self.mins[group], y);
+            }
+            while let Some(outlier) = x.outliers.get(self.outliers[t]) {
+                if outlier.input >= first + w.period() {
+                    break;
+                }
+                let weights: [_; SIXTEEN] = std::array::from_fn(|r| w.weight(self.from + r, outlier.input));
+                y = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), from_array(&weights), y);
+                self.outliers[t] += 1;
+            }
+            self.y[t] = y;
+        }
+        self.period += 1;
     }
 }

@@ -265,7 +265,7 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
     fn few(&self, isa: Isa) -> usize {
         match isa.dot() {
             #[cfg(target_arch = "x86_64")]
-            Dot::Avx512Vnni if BITS == 8 => few::FEW,
+            Dot::Avx512Vnni => few::few(BITS),
             _ => 1,
         }
     }
@@ -278,10 +278,7 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
             Dot::Avx2 | Dot::AvxVnni => unsafe { avx2::matmul::<BITS>(&self.0, range, x, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Dot::Avx512Vnni if BITS == 8 && x.len() > 1 => unsafe { few::matmul(&self.0, range, x, out) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Dot::Avx512Vnni => unsafe { vnni::matmul::<BITS>(&self.0, range, x, out) },
+            Dot::Avx512Vnni => unsafe { few::matmul::<BITS>(&self.0, range, x, out) },
         }
     }
 

@@ -4,9 +4,9 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::many::{Laid, PANEL};
-use super::prefetch::{prefetch, prefetch_far, LINE};
 use super::tiles::Tiles;
 use super::{aligned, Act, DenseFormat, Rows, Stored, CHUNK};
+use crate::kernels::prefetch::{prefetch_far, AHEAD, LINE};
 
 type Vector = __m256;
 

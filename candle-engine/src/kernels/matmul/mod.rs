@@ -7,7 +7,6 @@
 //! Where the CPU multiplies bf16, the products of matrices in bf16 are those of `pairs`, which holds to the same.
 
 mod driver;
-pub(super) mod prefetch;
 mod scalar;
 mod tiles;
 #[macro_use]

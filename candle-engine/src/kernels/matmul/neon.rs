@@ -5,9 +5,9 @@ use std::arch::asm;
 use std::ops::Range;
 
 use super::many::{Laid, PANEL};
-use super::prefetch::{prefetch, prefetch_far, LINE};
 use super::tiles::Tiles;
 use super::{aligned, Act, DenseFormat, Rows, Stored, CHUNK};
+use crate::kernels::prefetch::{prefetch_far, AHEAD, LINE};
 
 type Vector = float32x4_t;
 

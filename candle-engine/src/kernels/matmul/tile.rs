@@ -36,9 +36,11 @@ macro_rules! tiles {
             sums: &mut [f32],
         ) {
             let whole = w.count - w.count % R;
+            // The rows of one tile may be too few bytes to be asked for in time.
+            let further = AHEAD.saturating_sub(R * w.len * size_of::<F::Raw>());
             for r in (0..whole).step_by(R) {
                 let next = if r + R < w.count { w.row(r + R).as_ptr().cast() } else { next };
-                token_tiles::<F, R, ONE>(x, w, r, next, sums);
+                token_tiles::<F, R, ONE>(x, w, r, next.wrapping_add(further), sums);
             }
             for r in whole..w.count {
                 token_tiles::<F, 1, ONE>(x, w, r, next, sums);
@@ -111,7 +113,7 @@ macro_rules! tiles {
             let mut i = 0;
             while i < whole {
                 for line in 0..(R * $lanes * size_of::<F::Raw>()).div_ceil(LINE) {
-                    prefetch(next.wrapping_add(line * LINE));
+                    prefetch_far(next.wrapping_add(line * LINE));
                 }
                 next = next.wrapping_add(pace);
                 let mut xs = [zero(); T];

@@ -9,8 +9,6 @@
 //! and, where the format has a min, y = y + (activation's scale · Σ activation) · min, fused.
 
 #[cfg(target_arch = "x86_64")]
-mod ahead;
-#[cfg(target_arch = "x86_64")]
 mod avx2;
 mod driver;
 mod tile;
@@ -20,12 +18,8 @@ mod vnni;
 mod x86;
 
 #[cfg(target_arch = "x86_64")]
-pub use self::ahead::Ahead;
-#[cfg(target_arch = "x86_64")]
 pub use self::avx2::pairs;
 pub use self::driver::{matmul, matmul_gated, Source};
-#[cfg(target_arch = "x86_64")]
-pub use self::tile::Outlier;
 use self::tile::Tokens;
 pub use self::tile::{Quantization, Tile};
 #[cfg(target_arch = "x86_64")]

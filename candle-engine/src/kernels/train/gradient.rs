@@ -7,7 +7,7 @@ use super::product::{blocks, tasks_of};
 use super::tile::{cover, multiply, Operands, Tiles};
 use super::update::{self, Rule};
 use crate::kernels::lanes::{per_isa, Arith};
-use crate::kernels::matmul::prefetch::prefetch;
+use crate::kernels::prefetch::prefetch;
 use crate::kernels::threads::Disjoint;
 use crate::kernels::Isa;
 

@@ -1,7 +1,7 @@
 //! The micro-kernel: a tile of sums that stays in registers.
 
 use crate::kernels::lanes::Arith;
-use crate::kernels::matmul::prefetch::prefetch;
+use crate::kernels::prefetch::prefetch;
 
 /// How far before a single row's weights are needed they are asked for: 4 KiB. A row alone waits for nothing else.
 const AHEAD: usize = 1024;

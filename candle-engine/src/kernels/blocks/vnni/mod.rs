@@ -12,12 +12,11 @@ use self::unpack::{unit, unpack_scales};
 use super::avx2;
 use super::formats::{Block, GROUP};
 use crate::kernels::panel::{to_array, transpose_sixteen, Panel, Tile, OCTET, QUAD, SIXTEEN};
+use crate::kernels::prefetch::Stream;
 use crate::weights::Format;
 
 /// Numbers that are unpacked at once: two groups.
 const WIDE: usize = 2 * GROUP;
-/// Bytes that a prefetch brings.
-const CACHE_LINE: usize = 64;
 /// Scales and mins in a block of 256.
 const MOST_SCALES: usize = 16;
 
@@ -51,11 +50,11 @@ pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, s: usize, panel: 
         return;
     }
     let rows = Rows::new(w, row_bytes, from);
-    let next = w.get((from + SIXTEEN) * row_bytes..).unwrap_or_default();
+    let mut next = Stream::later(w.get((from + SIXTEEN) * row_bytes..).unwrap_or_default());
     let blocks = row_bytes / B::BYTES;
     let whole = blocks - blocks % Step::<B>::BLOCKS;
     for block in (0..whole).step_by(Step::<B>::BLOCKS) {
-        prefetch(next, block * SIXTEEN * B::BYTES, SIXTEEN * Step::<B>::BYTES);
+        next.read(SIXTEEN * Step::<B>::BYTES);
         pack_step::<B, true>(rows, block, s, panel);
     }
     for block in whole..blocks {
@@ -132,14 +131,5 @@ impl<'a> Rows<'a> {
     #[inline(always)]
     fn row(self, r: usize) -> *const u8 {
         self.start.wrapping_add(r * self.stride)
-    }
-}
-
-/// Brings so many bytes from `at` on nearer; they may lie past the end.
-#[inline(always)]
-fn prefetch(bytes: &[u8], at: usize, len: usize) {
-    for line in (at..at + len).step_by(CACHE_LINE) {
-        // SAFETY: SSE is part of the baseline, and nothing is dereferenced.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(line).cast()) };
     }
 }

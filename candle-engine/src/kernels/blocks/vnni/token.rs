@@ -4,8 +4,9 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::unpack::{alone, unit, unpack_scales};
-use super::{prefetch, Block, Rows, Step, GROUP, MOST_SCALES, WIDE};
-use crate::kernels::panel::{quarter_sums, to_array, transpose_quarters, Ahead, Tile, QUAD, SIXTEEN};
+use super::{Block, Rows, Step, GROUP, MOST_SCALES, WIDE};
+use crate::kernels::panel::{quarter_sums, to_array, transpose_quarters, Tile, QUAD, SIXTEEN};
+use crate::kernels::prefetch::Stream;
 
 /// Numbers of a row that are multiplied before their sums are scaled.
 const CHUNK: usize = 4096;
@@ -25,17 +26,18 @@ pub(super) fn end_to_end<B: Block>(
     x: &[Tile],
     out: &mut impl FnMut(usize, usize, &[f32]),
 ) {
-    let ahead = Ahead::new(row_bytes);
+    let mut stream = Stream::new(&w[range.start * row_bytes..range.end * row_bytes]);
     let mut dots: Dots = [[_mm512_setzero_si512(); 4]; CHUNK / WIDE];
     for from in range.step_by(SIXTEEN) {
         let rows = Rows::new(w, row_bytes, from);
         for (t, x) in x.iter().enumerate() {
-            out(from, t, &to_array(four_by_four::<B>(rows, x, ahead, &mut dots)));
+            let stream = if t == 0 { &mut stream } else { &mut Stream::default() };
+            out(from, t, &to_array(four_by_four::<B>(rows, x, stream, &mut dots)));
         }
     }
 }
 
-/// As [`end_to_end`], but sixteen rows step by step, while those that follow are fetched.
+/// As [`end_to_end`], but sixteen rows step by step.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) fn side_by_side<B: Block>(
     w: &[u8],
@@ -46,15 +48,14 @@ pub(super) fn side_by_side<B: Block>(
 ) {
     let blocks = row_bytes / B::BYTES;
     let whole = blocks - blocks % Step::<B>::BLOCKS;
+    let mut stream = Stream::new(&w[range.start * row_bytes..range.end * row_bytes]);
     for from in range.step_by(SIXTEEN) {
         let rows = Rows::new(w, row_bytes, from);
-        // Where the next rows begin. They may be another task's: that will want them at about this time.
-        let next = w.get((from + SIXTEEN) * row_bytes..).unwrap_or_default();
         for (t, x) in x.iter().enumerate() {
-            let next = if t == 0 { next } else { &[] };
+            let stream = if t == 0 { &mut stream } else { &mut Stream::default() };
             let mut y = _mm512_setzero_ps();
             for block in (0..whole).step_by(Step::<B>::BLOCKS) {
-                prefetch(next, block * SIXTEEN * B::BYTES, SIXTEEN * Step::<B>::BYTES);
+                stream.read(SIXTEEN * Step::<B>::BYTES);
                 y = sixteen::<B, true>(rows, block, x, y);
             }
             for block in whole..blocks {
@@ -68,7 +69,7 @@ pub(super) fn side_by_side<B: Block>(
 /// Sixteen rows by one token; what is in `dots` does not matter.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn four_by_four<B: Block>(rows: Rows, x: &Tile, ahead: Ahead, dots: &mut Dots) -> __m512 {
+fn four_by_four<B: Block>(rows: Rows, x: &Tile, stream: &mut Stream, dots: &mut Dots) -> __m512 {
     let mut y = _mm512_setzero_ps();
     let blocks = rows.len / B::BYTES;
     let whole = blocks - blocks % Step::<B>::BLOCKS;
@@ -78,9 +79,7 @@ fn four_by_four<B: Block>(rows: Rows, x: &Tile, ahead: Ahead, dots: &mut Dots) -
         for j in 0..4 {
             let steps = dots.chunks_exact_mut(Step::<B>::UNITS);
             for (block, dots) in (first..end).step_by(Step::<B>::BLOCKS).zip(steps) {
-                for r in 4 * j..4 * j + 4 {
-                    ahead.fetch(rows.row(r), block * B::BYTES, Step::<B>::BYTES);
-                }
+                stream.read(4 * Step::<B>::BYTES);
                 multiply::<B, true>(rows, block, x, j, dots);
             }
         }
@@ -90,9 +89,7 @@ fn four_by_four<B: Block>(rows: Rows, x: &Tile, ahead: Ahead, dots: &mut Dots) -
         }
     }
     for block in whole..blocks {
-        for r in 0..SIXTEEN {
-            ahead.fetch(rows.row(r), block * B::BYTES, B::BYTES);
-        }
+        stream.read(SIXTEEN * B::BYTES);
         y = sixteen::<B, false>(rows, block, x, y);
     }
     y

@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use super::laid::width;
 use super::{Line, Sums, BLOCK, LANES, TILE};
-use crate::kernels::matmul::prefetch::{prefetch, LINE};
 use crate::kernels::matmul::Rows;
 use crate::kernels::panel::transpose_sixteen;
+use crate::kernels::prefetch::Stream;
 
 /// Lays the pairs of some tokens' inputs `k` out, rounded: of each token in turn, zeros up to `width` tokens and up to
 /// a whole block.
@@ -103,33 +103,27 @@ impl<'a> Sixteen<'a> {
 }
 
 /// sums\[t, r\] = x\[t\] · w\[r\] of `tokens` tokens, laid out in one chunk and one tile.
-///
-/// `next`: what the calling thread will probably read next.
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub fn few(w: Rows<[u8; 2]>, x: &[u32], tokens: usize, next: *const u8, sums: &mut [f32]) {
+pub fn few(w: Rows<[u8; 2]>, x: &[u32], tokens: usize, sums: &mut [f32]) {
     match width(tokens) {
-        1 => rows::<1>(w, x, tokens, next, sums),
-        4 => rows::<4>(w, x, tokens, next, sums),
-        8 => rows::<8>(w, x, tokens, next, sums),
-        _ => rows::<TILE>(w, x, tokens, next, sums),
+        1 => rows::<1>(w, x, tokens, sums),
+        4 => rows::<4>(w, x, tokens, sums),
+        8 => rows::<8>(w, x, tokens, sums),
+        _ => rows::<TILE>(w, x, tokens, sums),
     }
 }
 
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn rows<const T: usize>(w: Rows<[u8; 2]>, x: &[u32], tokens: usize, next: *const u8, sums: &mut [f32]) {
+fn rows<const T: usize>(w: Rows<[u8; 2]>, x: &[u32], tokens: usize, sums: &mut [f32]) {
     assert_eq!(x.len(), w.len.div_ceil(2).next_multiple_of(BLOCK) * T, "pairs");
+    let mut stream = Stream::new(w.data.as_flattened());
     for first in (0..w.count).step_by(LANES) {
         let left = (w.count - first).min(LANES);
-        // In the order of memory, unlike the loads.
-        let mut next = if first + LANES < w.count { w.row(first + LANES).as_ptr().cast() } else { next };
         let sixteen = Sixteen::new(w, first);
         let mut acc = [_mm512_setzero_ps(); T];
         for (start, x) in (0..w.len).step_by(2 * BLOCK).zip(x.chunks_exact(BLOCK * T)) {
             let x: &[[u32; T]; BLOCK] = x.as_chunks::<T>().0.try_into().expect("a block");
-            for _ in 0..LANES {
-                prefetch(next);
-                next = next.wrapping_add(LINE);
-            }
+            stream.read(left * 4 * BLOCK);
             let columns = sixteen.columns(start..w.len.min(start + 2 * BLOCK));
             for j in 0..BLOCK {
                 for t in 0..T {

@@ -20,13 +20,11 @@ impl Product<'_> {
         let unit = TASK_BYTES.div_ceil(2 * w.cols).next_multiple_of(LANES);
         parallel_ranges(w.rows, unit, |rows| {
             SUMS.with_borrow_mut(|[sums, ups]| {
-                // In long stretches, a thread's next rows are mostly those that follow.
-                let next = w.row_start(rows.end);
                 match self.gate {
-                    None => self.rows(self.w, &rows, next, sums),
+                    None => self.rows(self.w, &rows, sums),
                     Some(Gate { up, act }) => {
-                        self.rows(self.w, &rows, up.0.row_start(rows.start), sums);
-                        self.rows(up, &rows, next, ups);
+                        self.rows(self.w, &rows, sums);
+                        self.rows(up, &rows, ups);
                         apply(self.isa, *act, sums, ups);
                     }
                 }
@@ -39,14 +37,14 @@ impl Product<'_> {
         });
     }
 
-    /// sums\[t, r\] = x\[t\] · w\[r\] + b\[r\], while what is at `next` is asked for.
-    fn rows(&self, (w, bias): &Term, rows: &Range<usize>, next: *const u8, sums: &mut Vec<f32>) {
+    /// sums\[t, r\] = x\[t\] · w\[r\] + b\[r\]
+    fn rows(&self, (w, bias): &Term, rows: &Range<usize>, sums: &mut Vec<f32>) {
         sums.resize(self.x.tokens() * rows.len(), 0.0);
         let (pairs, tokens) = (self.x.chunks().next(), self.x.tiles().next());
         if let Some((pairs, tokens)) = pairs.zip(tokens) {
             let x = self.x.tile(&pairs, &tokens);
             // SAFETY: this level exists only after its features were detected.
-            unsafe { avx512::few(w.part(rows.clone()), x, tokens.len(), next, sums) };
+            unsafe { avx512::few(w.part(rows.clone()), x, tokens.len(), sums) };
         }
         if let Some(bias) = bias {
             for sums in sums.chunks_exact_mut(rows.len()) {

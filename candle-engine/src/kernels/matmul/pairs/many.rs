@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::laid::width;
 use super::{apply, avx512, Gate, Line, Product, Sums, Term, ROWS, TILE};
-use crate::kernels::matmul::prefetch::{prefetch_far, LINE};
+use crate::kernels::prefetch::{prefetch_far, LINE};
 use crate::kernels::threads::{parallel, threads};
 
 /// Panels of a task at most, which share what is read of the tokens.
