@@ -1,128 +1,140 @@
-//! The quants of a row, 64 at once, and the scales of sixteen rows.
+//! The quants and the scales of sixteen rows, one row a lane.
 
 use std::arch::x86_64::*;
 
-use super::{Block, Rows, Step, GROUP, MOST_SCALES};
-use crate::kernels::panel::{join, sixteen_words};
+use super::{Block, Rows, GROUP, MOST_SCALES};
+use crate::kernels::panel::{join, sixteen_words, QUAD};
 use crate::weights::Format;
 
-/// [`Block::quants`] of two groups from `2·u` on, unsigned; unless `WHOLE`, of one, and anything.
-///
-/// # Safety
-///
-/// A step, or unless `WHOLE` a block, can be read.
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-pub(super) unsafe fn unit<B: Block, const WHOLE: bool>(step: *const u8, u: usize) -> __m512i {
-    // SAFETY: all that is read lies in the block, or in the second of two, by the layouts in `formats.rs`.
-    unsafe {
-        let step = if B::LEN == GROUP { step.add(2 * u * B::BYTES) } else { step };
-        match B::FORMAT {
-            Format::Q8_0 => {
-                let first = load32(step.add(2));
-                let quants = if WHOLE { join(first, load32(step.add(B::BYTES + 2))) } else { alone(first) };
-                _mm512_xor_si512(quants, _mm512_set1_epi8(i8::MIN))
-            }
-            Format::Q4_0 => nibbles::<B, WHOLE>(step.add(2)),
-            Format::Q4_1 => nibbles::<B, WHOLE>(step.add(4)),
-            Format::Q5_0 => fifth_bits::<B, WHOLE>(nibbles::<B, WHOLE>(step.add(6)), step.add(2)),
-            Format::Q5_1 => fifth_bits::<B, WHOLE>(nibbles::<B, WHOLE>(step.add(8)), step.add(4)),
-            Format::Q2_K => bits(step.add(16 + u / 2 * 32), 4 * (u % 2), 4 * (u % 2) + 2, 3),
-            Format::Q3_K => {
-                let high = _mm512_slli_epi16::<2>(bits(step, 2 * u, 2 * u + 1, 1));
-                _mm512_or_si512(bits(step.add(32 + u / 2 * 32), 4 * (u % 2), 4 * (u % 2) + 2, 3), high)
-            }
-            Format::Q4_K => bits(step.add(16 + u * 32), 0, 4, 15),
-            Format::Q5_K => {
-                let high = _mm512_slli_epi16::<4>(bits(step.add(16), 2 * u, 2 * u + 1, 1));
-                _mm512_or_si512(bits(step.add(48 + u * 32), 0, 4, 15), high)
-            }
-            Format::Q6_K => {
-                let (half, quarter) = (u / 2, u % 2 * 2);
-                let low = _mm512_loadu_si512(step.add(half * 64).cast());
-                let low = _mm512_srl_epi16(low, _mm_cvtsi32_si128(2 * quarter as i32));
-                let low = _mm512_and_si512(low, _mm512_set1_epi8(15));
-                let high = bits(step.add(128 + half * 32), 2 * quarter, 2 * quarter + 2, 3);
-                _mm512_or_si512(low, _mm512_slli_epi16::<4>(high))
-            }
-            _ => unreachable!(),
-        }
+/// A group's quants, unsigned: four numbers of each of sixteen rows, and so on.
+pub(super) type Quads = [__m512i; GROUP / QUAD];
+
+/// The groups of a block that turn `turn` of [`quads`] unpacks: those that lie in the same bytes.
+pub(super) const fn groups<B: Block>(turn: usize) -> [usize; 2] {
+    match B::FORMAT {
+        Format::Q6_K => [turn / 2 * 4 + turn % 2, turn / 2 * 4 + turn % 2 + 2],
+        _ => [2 * turn, 2 * turn + 1],
     }
 }
 
-/// The four-bit halves of 16 bytes of a block, and of those in the next.
-///
-/// # Safety
-///
-/// They can be read.
+/// [`Block::quants`] of two groups of sixteen rows' block, those that [`groups`] names; where a block has one, the
+/// second is anything. `high` has the bytes with high bits from one turn to the next; it is for these turns alone.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-unsafe fn nibbles<B: Block, const WHOLE: bool>(at: *const u8) -> __m512i {
-    // SAFETY: the caller's promise.
-    let (first, second) = unsafe { (load16(at), load16(if WHOLE { at.add(B::BYTES) } else { at })) };
-    // Each twice, the low halves from the one, the high halves from the other.
-    let both = join(_mm256_broadcastsi128_si256(first), _mm256_broadcastsi128_si256(second));
-    let shift = _mm512_set_epi64(C4, C4, 0, 0, C4, C4, 0, 0);
-    _mm512_and_si512(_mm512_srlv_epi16(both, shift), _mm512_set1_epi8(15))
+pub(super) fn quads<B: Block>(rows: Rows, turn: usize, high: &mut Quads) -> [Quads; 2] {
+    let [first, second] = groups::<B>(turn);
+    match B::FORMAT {
+        Format::Q8_0 => {
+            let mut v = eight_words(rows, 2);
+            for v in &mut v {
+                *v = _mm512_xor_si512(*v, _mm512_set1_epi8(i8::MIN));
+            }
+            [v, v]
+        }
+        Format::Q4_0 => nibbles(four_words(rows, 2)),
+        Format::Q4_1 => nibbles(four_words(rows, 4)),
+        Format::Q5_0 => fifth_bits(nibbles(four_words(rows, 6)), words(rows, 2)),
+        Format::Q5_1 => fifth_bits(nibbles(four_words(rows, 8)), words(rows, 4)),
+        Format::Q4_K => {
+            let v = eight_words(rows, 16 + 32 * turn);
+            [bits(v, 0, 15), bits(v, 4, 15)]
+        }
+        Format::Q5_K => {
+            let (v, high) = (eight_words(rows, 48 + 32 * turn), eight_words(rows, 16));
+            [
+                with::<4>(bits(v, 0, 15), bits(high, first, 1)),
+                with::<4>(bits(v, 4, 15), bits(high, second, 1)),
+            ]
+        }
+        Format::Q6_K => {
+            let half = turn / 2;
+            if turn.is_multiple_of(2) {
+                *high = eight_words(rows, 128 + 32 * half);
+            }
+            let v = eight_words(rows, 64 * half + 32 * (turn % 2));
+            [
+                with::<4>(bits(v, 0, 15), bits(*high, 2 * (first % 4), 3)),
+                with::<4>(bits(v, 4, 15), bits(*high, 2 * (second % 4), 3)),
+            ]
+        }
+        Format::Q2_K => {
+            let v = eight_words(rows, 16 + first / 4 * 32);
+            [bits(v, 2 * (first % 4), 3), bits(v, 2 * (second % 4), 3)]
+        }
+        Format::Q3_K => {
+            if turn == 0 {
+                *high = eight_words(rows, 0);
+            }
+            let v = eight_words(rows, 32 + first / 4 * 32);
+            [
+                with::<2>(bits(v, 2 * (first % 4), 3), bits(*high, first, 1)),
+                with::<2>(bits(v, 2 * (second % 4), 3), bits(*high, second, 1)),
+            ]
+        }
+        _ => unreachable!(),
+    }
 }
 
-/// A shift by four in each 16 bits.
-const C4: i64 = 0x0004_0004_0004_0004;
-
-/// 32 bits of a block and those of the next, each added as the bit of value 16 to a byte of its own.
-///
-/// # Safety
-///
-/// They can be read.
+/// The halves of a block's bytes: all low ones, then all high ones. Twice the same.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-unsafe fn fifth_bits<B: Block, const WHOLE: bool>(low: __m512i, at: *const u8) -> __m512i {
-    // SAFETY: the caller's promise.
-    let word = |at: *const u8| u64::from(u32::from_le(unsafe { at.cast::<u32>().read_unaligned() }));
-    let bits = word(at) | if WHOLE { word(at.wrapping_add(B::BYTES)) << 32 } else { 0 };
-    _mm512_mask_add_epi8(low, bits, low, _mm512_set1_epi8(16))
+fn nibbles([a, b, c, d]: [__m512i; 4]) -> [Quads; 2] {
+    let ([a, b, c, d, ..], [e, f, g, h, ..]) =
+        (bits([a, b, c, d, a, b, c, d], 0, 15), bits([a, b, c, d, a, b, c, d], 4, 15));
+    let v = [a, b, c, d, e, f, g, h];
+    [v, v]
 }
 
-/// `(byte >> shift) & mask` of 32 bytes, by the one shift and then by the other; the mask takes away what comes
-/// from the neighbour.
-///
-/// # Safety
-///
-/// They can be read.
+/// `(byte >> shift) & mask` of every byte.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-unsafe fn bits(at: *const u8, first: usize, second: usize, mask: i8) -> __m512i {
-    // SAFETY: the caller's promise.
-    let both = _mm512_broadcast_i64x4(unsafe { load32(at) });
-    let shift = join(_mm256_set1_epi16(first as i16), _mm256_set1_epi16(second as i16));
-    _mm512_and_si512(_mm512_srlv_epi16(both, shift), _mm512_set1_epi8(mask))
+fn bits(mut v: Quads, shift: usize, mask: i8) -> Quads {
+    for v in &mut v {
+        // The mask takes away what comes from the neighbour.
+        let shifted = _mm512_srl_epi16(*v, _mm_cvtsi32_si128(shift as i32));
+        *v = _mm512_and_si512(shifted, _mm512_set1_epi8(mask));
+    }
+    v
 }
 
-/// [`Block::scale`] of sixteen rows' step, one row a lane.
+/// `low | high << SHIFT` of every byte.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-pub(super) fn unpack_scales<B: Block, const WHOLE: bool>(
+fn with<const SHIFT: u32>(mut low: Quads, high: Quads) -> Quads {
+    for j in 0..low.len() {
+        low[j] = _mm512_or_si512(low[j], _mm512_slli_epi16::<SHIFT>(high[j]));
+    }
+    low
+}
+
+/// Adds the 32 bits of each row, each as the bit of value 16 to a number of its own.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+fn fifth_bits([mut v, _]: [Quads; 2], bits: __m512i) -> [Quads; 2] {
+    // A quad's four bits, in its row's lane in every byte, of which each looks at its own.
+    let (own, quarter) = (_mm512_set1_epi32(0x0804_0201), _mm512_set1_epi32(0x0101_0101));
+    for (j, v) in v.iter_mut().enumerate() {
+        let four = field(bits, 4 * j, 15);
+        let every = _mm512_mullo_epi32(four, quarter);
+        let set = _mm512_test_epi8_mask(every, own);
+        *v = _mm512_mask_add_epi8(*v, set, *v, _mm512_set1_epi8(16));
+    }
+    [v, v]
+}
+
+/// [`Block::scale`] of sixteen rows' block, one row a lane.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub(super) fn unpack_scales<B: Block>(
     rows: Rows,
     scales: &mut [__m512; MOST_SCALES],
     mins: &mut [__m512; MOST_SCALES],
 ) {
-    let blocks = if WHOLE { Step::<B>::BLOCKS } else { 1 };
     match B::FORMAT {
-        Format::Q4_0 | Format::Q5_0 if WHOLE => {
-            for (i, two) in halves::<B>(rows).into_iter().enumerate() {
-                (scales[2 * i], scales[2 * i + 1]) = (half(two), half(_mm512_srli_epi32::<16>(two)));
-            }
-        }
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => {
-            for (b, scale) in scales[..blocks].iter_mut().enumerate() {
-                *scale = half(words(rows, b * B::BYTES));
-            }
-        }
+        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => scales[0] = half(words(rows, 0)),
         Format::Q4_1 | Format::Q5_1 => {
-            for b in 0..blocks {
-                let both = words(rows, b * B::BYTES);
-                (scales[b], mins[b]) = (half(both), half(_mm512_srli_epi32::<16>(both)));
-            }
+            let both = words(rows, 0);
+            (scales[0], mins[0]) = (half(both), half(_mm512_srli_epi32::<16>(both)));
         }
         Format::Q2_K => {
             let both = words(rows, 80);
@@ -221,62 +233,39 @@ fn four_words(rows: Rows, at: usize) -> [__m512i; 4] {
     let rows = rows.skip(at, 16);
     let mut v = [_mm512_setzero_si512(); 4];
     for (i, v) in v.iter_mut().enumerate() {
-        let mut four = [_mm_setzero_si128(); 4];
-        for (q, row) in four.iter_mut().enumerate() {
+        for q in 0..4 {
             // SAFETY: sixteen bytes of each row are there.
-            *row = unsafe { load16(rows.row(4 * q + i)) };
+            let row = _mm512_broadcast_i32x4(unsafe { load16(rows.row(4 * q + i)) });
+            *v = _mm512_mask_mov_epi32(*v, 15 << (4 * q), row);
         }
-        *v = quarters(four);
     }
     sixteen_words(v)
 }
 
-/// The half floats with which a step's eight blocks begin, in twos, of sixteen rows.
+/// The eight times 32 bits from byte `at` on of sixteen rows.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn halves<B: Block>(rows: Rows) -> [__m512i; 4] {
-    let rows = rows.skip(0, Step::<B>::BYTES);
-    let mut v = [_mm512_setzero_si512(); 4];
-    for (i, v) in v.iter_mut().enumerate() {
-        let mut four = [_mm_setzero_si128(); 4];
-        for (q, row) in four.iter_mut().enumerate() {
-            // SAFETY: a step of each row is there.
-            *row = unsafe { row_halves::<B>(rows.row(4 * q + i)) };
-        }
-        *v = quarters(four);
+fn eight_words(rows: Rows, at: usize) -> Quads {
+    let rows = rows.skip(at, 32);
+    // SAFETY: 32 bytes of each row are there, and any alignment will do.
+    let load = |r: usize| unsafe { _mm256_loadu_si256(rows.row(r).cast()) };
+    let mut columns = [_mm512_setzero_si512(); 8];
+    // Eights of rows, of which quarters 0 and 2 are words 0 to 3 of fours of rows, and 1 and 3 words 4 to 7.
+    let mut eights = [[_mm512_setzero_si512(); 4]; 2];
+    for (h, eight) in eights.iter_mut().enumerate() {
+        let first = 8 * h;
+        *eight = sixteen_words([
+            join(load(first), load(first + 4)),
+            join(load(first + 1), load(first + 5)),
+            join(load(first + 2), load(first + 6)),
+            join(load(first + 3), load(first + 7)),
+        ]);
     }
-    sixteen_words(v)
-}
-
-/// The half floats with which the eight blocks of a row's step begin.
-///
-/// # Safety
-///
-/// The step can be read.
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-unsafe fn row_halves<B: Block>(step: *const u8) -> __m128i {
-    assert!(B::BYTES < 32 && 2 * B::BYTES >= 32, "two blocks begin in a pair's first 32 bytes");
-    // Which 16 bits: of the pairs 0 and 1, in one register, then of 2 and 3, in another.
-    let next = (B::BYTES / 2) as i64;
-    let index = next << 16 | 16 << 32 | (16 + next) << 48;
-    let index = _mm512_zextsi128_si512(_mm_set_epi64x(index + 0x0020_0020_0020_0020, index));
-    // SAFETY: the four pairs are in the step, and are no shorter than what is read of them.
-    let [a, b, c, d] = unsafe { [0, 2, 4, 6].map(|block| load32(step.add(block * B::BYTES))) };
-    _mm512_castsi512_si128(_mm512_permutex2var_epi16(join(a, b), index, join(c, d)))
-}
-
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn quarters(v: [__m128i; 4]) -> __m512i {
-    let half = |a, b| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
-    join(half(v[0], v[1]), half(v[2], v[3]))
-}
-
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-pub(super) fn alone(low: __m256i) -> __m512i {
-    _mm512_zextsi256_si512(low)
+    for i in 0..4 {
+        columns[i] = _mm512_shuffle_i32x4::<0x88>(eights[0][i], eights[1][i]);
+        columns[4 + i] = _mm512_shuffle_i32x4::<0xdd>(eights[0][i], eights[1][i]);
+    }
+    columns
 }
 
 /// # Safety
@@ -287,14 +276,4 @@ pub(super) fn alone(low: __m256i) -> __m512i {
 unsafe fn load16(at: *const u8) -> __m128i {
     // SAFETY: the caller's promise; any alignment will do.
     unsafe { _mm_loadu_si128(at.cast()) }
-}
-
-/// # Safety
-///
-/// 32 bytes can be read.
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-unsafe fn load32(at: *const u8) -> __m256i {
-    // SAFETY: the caller's promise; any alignment will do.
-    unsafe { _mm256_loadu_si256(at.cast()) }
 }
