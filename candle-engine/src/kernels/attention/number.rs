@@ -3,6 +3,7 @@
 use half::f16;
 
 use crate::kernels::lanes::Arith;
+use crate::kernels::prefetch::prefetch_far;
 use crate::kv::BLOCK;
 
 /// A float of the cache.
@@ -40,19 +41,6 @@ pub(super) struct Plane<'a, N> {
     pub ahead: (&'a [N], Option<&'a [f32; BLOCK]>),
 }
 
-/// Starts to read the line at an address.
-#[inline(always)]
-fn fetch<T>(line: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-        // SAFETY: a prefetch of any address is allowed; SSE is part of the baseline.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
-}
-
 impl<'a, N> Plane<'a, N> {
     /// Numbers that lie in a cache of the CPU: nothing needs to be fetched.
     pub fn near(numbers: &'a [N], scales: Option<&'a [f32; BLOCK]>) -> Self {
@@ -62,15 +50,15 @@ impl<'a, N> Plane<'a, N> {
     /// Starts to read the line that holds the number at `at` of those ahead.
     #[inline(always)]
     pub fn fetch(&self, at: usize) {
-        fetch(self.ahead.0.as_ptr().wrapping_add(at));
+        prefetch_far(self.ahead.0.as_ptr().wrapping_add(at).cast());
     }
 
     /// Starts to read the scales of those ahead.
     #[inline(always)]
     pub fn fetch_scales(&self) {
         if let Some(scales) = self.ahead.1 {
-            fetch(&raw const scales[0]);
-            fetch(&raw const scales[BLOCK / 2]);
+            prefetch_far((&raw const scales[0]).cast());
+            prefetch_far((&raw const scales[BLOCK / 2]).cast());
         }
     }
 }

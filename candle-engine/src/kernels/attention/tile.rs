@@ -44,7 +44,7 @@ impl Tile<'_> {
 }
 
 /// Blocks from what is multiplied to what is fetched: memory takes longer than one block does.
-const AHEAD: usize = 2;
+const AHEAD: usize = 6;
 
 /// A level, and how it multiplies the numbers of a cache.
 trait Multiply: Copy {
