@@ -2,12 +2,20 @@
 //!
 //! A layer's activations are allocated and freed by the dozen. To the system's allocator blocks of megabytes are
 //! mappings, and every page of a new one is a fault: two fifths of a small model's prefill.
+//!
+//! Smaller blocks are left to the system's allocator, but not to musl's: it gives pages back with every few blocks, and
+//! two threads at work spend more time in faults than in kernels.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::hint;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+#[cfg(target_env = "musl")]
+use dlmalloc::GlobalDlmalloc as System;
+#[cfg(not(target_env = "musl"))]
+use std::alloc::System;
 
 /// Smaller blocks are the system's: where allocators begin to map.
 const LARGE: usize = 128 << 10;
@@ -30,7 +38,7 @@ pub fn release() {
     RELEASES.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The system's allocator, but freed blocks of 128 KiB and more, 64 MiB in all, are kept to be used again.
+/// The system's allocator, or dlmalloc where that is musl's, but freed blocks of 128 KiB and more, 64 MiB in all, are kept to be used again.
 ///
 /// ```
 /// use candle_engine::kernels::Recycler;

@@ -15,6 +15,7 @@ mod unfold;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
+use crate::kernels::threads::parallel_chunks;
 use crate::kv::{KvCache, KvLayout};
 use crate::{Error, Result};
 
@@ -99,6 +100,20 @@ pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R
             x.device()
         ))),
     }
+}
+
+/// The rows of a matrix in vectors of their own.
+///
+/// Shapes: `x [n, width]` → `n` vectors of `width` numbers, in f32.
+/// Errors: candle's, if `x` is no matrix.
+pub fn to_rows(x: &Tensor) -> Result<Vec<Vec<f32>>> {
+    let (n, width) = x.dims2()?;
+    with_slice(&x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?, |x| {
+        // A step's logits are megabytes: each thread copies some, and has them in its cache for what comes next.
+        let mut rows = vec![Vec::new(); n];
+        parallel_chunks(&mut rows, 1, |i, row| row[0] = x[i * width..][..width].to_vec());
+        rows
+    })
 }
 
 /// A tensor of the numbers that a kernel wrote.

@@ -10,6 +10,7 @@ use candle_engine::kernels::threads::{parallel_chunks, set_threads, threads};
 use candle_engine::kernels::Isa;
 use candle_engine::kv::{Batch, KvCache};
 use candle_engine::memory;
+use candle_engine::ops::to_rows;
 use candle_engine_models::quantize::{is_whisper, write_whisper_folder};
 use candle_engine_models::whisper::random::WhisperShape;
 use candle_engine_models::whisper::{Memory, Whisper};
@@ -172,8 +173,8 @@ fn decode(model: &Whisper, memories: &[&Memory], steps: usize) -> Result<()> {
             batch.push(tokens, kv, false)?;
         }
         let logits = model.decoder().forward(&mut batch, memories)?;
-        let (logits, vocab) = (logits.flatten_all()?.to_vec1::<f32>()?, logits.dim(1)?);
-        parallel_chunks(&mut feed, 1, |row, feed| feed[0] = vec![likeliest(&logits[row * vocab..][..vocab])]);
+        let logits = to_rows(&logits)?;
+        parallel_chunks(&mut feed, 1, |row, feed| feed[0] = vec![likeliest(&logits[row])]);
     }
     Ok(())
 }

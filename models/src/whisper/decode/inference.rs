@@ -1,7 +1,7 @@
 //! What a search asks of a model.
 
-use candle_core::DType;
 use candle_engine::kv::{Batch, KvCache};
+use candle_engine::ops::to_rows;
 use candle_engine::Result;
 
 use super::super::{Memory, Whisper};
@@ -52,7 +52,7 @@ impl Inference for ModelInference<'_> {
             batch.push_wanting(tokens, kv, wanted)?;
         }
         let logits = self.model.decoder().forward(&mut batch, &memories)?;
-        let mut logits = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?.into_iter();
+        let mut logits = to_rows(&logits)?.into_iter();
         let mut next = || logits.next().unwrap_or_default();
         let begun = prompts.iter().map(|prompt| {
             let at_start = next();
@@ -81,6 +81,6 @@ impl Inference for ModelInference<'_> {
             batch.push(std::slice::from_ref(token), kv, false)?;
         }
         let logits = self.model.decoder().forward(&mut batch, &memories)?;
-        Ok(logits.to_dtype(DType::F32)?.to_vec2::<f32>()?)
+        to_rows(&logits)
     }
 }

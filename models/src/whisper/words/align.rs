@@ -2,8 +2,8 @@
 //!
 //! Source: `find_alignment` of openai-whisper.
 
-use candle_core::DType;
 use candle_engine::kv::Batch;
+use candle_engine::ops::to_rows;
 use candle_engine::Result;
 
 use super::super::config::FRAMES_PER_POSITION;
@@ -58,7 +58,7 @@ pub(super) fn align(
         }
         Ok(())
     })?;
-    let logits = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let logits = to_rows(&logits)?;
     let of_text = |row: &Vec<f32>, id: u32| -> Result<f64> {
         let total = log_total(&row[..tokens.eot as usize])?;
         Ok((f64::from(row[id as usize]) - total).exp())
