@@ -42,6 +42,7 @@ prefetch! {
 /// Bytes that are read once, about in their order, and asked for well before: into the second-level cache, since the
 /// first holds too little of them. The default is one of nothing.
 #[derive(Default)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // as the kernels of quantized formats
 pub(super) struct Stream {
     /// What is asked for next.
     next: usize,
@@ -50,6 +51,7 @@ pub(super) struct Stream {
     due: usize,
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 impl Stream {
     /// For some bytes, of which nothing has been read.
     pub fn new(bytes: &[u8]) -> Self {
@@ -73,5 +75,29 @@ impl Stream {
             prefetch_far(std::ptr::without_provenance(self.next));
             self.next += LINE;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_asked_for_so_far_ahead_and_to_its_end() {
+        let bytes = vec![0u8; 3 * AHEAD];
+        let start = bytes.as_ptr().addr();
+        let mut stream = Stream::new(&bytes);
+        assert_eq!(stream.next, start + AHEAD);
+        stream.read(100);
+        assert_eq!(stream.next, start + AHEAD + 2 * LINE, "lines are whole");
+        stream.read(28);
+        assert_eq!(stream.next, start + AHEAD + 2 * LINE, "and asked for once");
+        stream.read(9 * AHEAD);
+        assert_eq!(stream.next, start + 3 * AHEAD);
+        let mut later = Stream::later(&bytes[..LINE]);
+        assert_eq!(later.next, start);
+        later.read(1);
+        assert_eq!(later.next, start + LINE);
+        Stream::default().read(AHEAD);
     }
 }
