@@ -124,6 +124,10 @@ fn some<'a, const BITS: u32, const T: usize>(
         let mut parts = [[_mm512_setzero_si512(); T]; 4];
         for (j, parts) in parts.iter_mut().enumerate() {
             quants.read(4 * (end - at));
+            let mut rows = [&[][..]; 4];
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = w.row(from + 4 * j + r);
+            }
             let mut sums = [[_mm512_setzero_si512(); 4]; T];
             let mut i = at;
             while i < end {
@@ -133,9 +137,8 @@ fn some<'a, const BITS: u32, const T: usize>(
                     let two = &of_token[t][i / WIDE * line..][..line];
                     a[t] = [two[0], two[line - 1]];
                 }
-                for r in 0..4 {
-                    let row = (from + 4 * j + r) * bytes;
-                    let weights = load_line(&w.quants[row + i..row + i + here]);
+                for (r, row) in rows.iter().enumerate() {
+                    let weights = load_line(&row[i..i + here]);
                     // Unsigned: 128 is added. Past the end of a row activations are zero.
                     let low = match BITS {
                         8 => _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)),
@@ -163,8 +166,8 @@ fn some<'a, const BITS: u32, const T: usize>(
         }
         results.add(sums, quarters);
     }
-    for t in 0..T {
-        out[t] = to_array(results.y[t]);
+    for (out, y) in out.iter_mut().zip(results.y) {
+        *out = to_array(y);
     }
     T
 }
@@ -190,10 +193,10 @@ fn across<const T: usize>(
             let here = WIDE.min(end - at);
             quants.read(SIXTEEN * here);
             let mut weights = [_mm512_setzero_si512(); SIXTEEN];
-            for r in 0..SIXTEEN {
+            for (r, weights) in weights.iter_mut().enumerate() {
                 // Unsigned: 128 is added. Past the end of a row activations are zero.
                 let row = &w.row(from + r)[at..at + here];
-                weights[r] = _mm512_xor_si512(load_line(row), _mm512_set1_epi8(i8::MIN));
+                *weights = _mm512_xor_si512(load_line(row), _mm512_set1_epi8(i8::MIN));
             }
             let columns = transpose_sixteen(weights);
             let mut quads = [&[0; SIXTEEN]; T];
@@ -217,8 +220,8 @@ fn across<const T: usize>(
         }
         results.add_period(dots);
     }
-    for t in 0..T {
-        out[t] = to_array(results.y[t]);
+    for (out, y) in out.iter_mut().zip(results.y) {
+        *out = to_array(y);
     }
     T
 }
@@ -268,15 +271,14 @@ impl<'a, const T: usize> Results<'a, T> {
     fn add(&mut self, sums: [[__m512i; 4]; T], quarters: usize) {
         if quarters == 4 {
             let mut dots = [_mm512_setzero_si512(); T];
-            for t in 0..T {
-                let [a, b, c, d] = sums[t];
-                dots[t] = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+            for (dot, [a, b, c, d]) in dots.iter_mut().zip(sums) {
+                *dot = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
             }
             return self.add_period(dots);
         }
         for q in 0..4 {
-            for t in 0..T {
-                self.dots.0[t] = _mm512_add_epi32(self.dots.0[t], sums[t][q]);
+            for (dot, sums) in self.dots.0.iter_mut().zip(&sums) {
+                *dot = _mm512_add_epi32(*dot, sums[q]);
             }
             self.dots.1 += 1;
             if self.dots.1 == quarters {
@@ -303,9 +305,8 @@ impl<'a, const T: usize> Results<'a, T> {
             }
         }
         let group = self.group % SCALES;
-        for t in 0..T {
-            let x = &self.x[t];
-            let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(x.starts[i]), dots[t]));
+        for (t, (dot, x)) in dots.into_iter().zip(self.x).enumerate() {
+            let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(x.starts[i]), dot));
             let scale = _mm512_mul_ps(self.scales[group], _mm512_set1_ps(x.scales[i]));
             let mut y = _mm512_fmadd_ps(sum, scale, self.y[t]);
             if w.zeros.is_some() {
