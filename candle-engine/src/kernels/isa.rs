@@ -16,6 +16,7 @@ pub struct Isa {
     level: Level,
     dot: Dot,
     pairs: Pairs,
+    tiles: Tiles,
 }
 
 /// What float kernels are compiled for, each with the features that they may enable.
@@ -62,21 +63,39 @@ pub(crate) enum Pairs {
     Avx512Bf16,
 }
 
+/// What kernels on matrix registers, of bytes and of bf16, are compiled for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tiles {
+    /// There are none.
+    None,
+    /// `amx-tile,amx-int8,amx-bf16`, by assembly
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+}
+
 /// Every level of this architecture, from the plainest to the widest.
 const ALL: &[(&str, Isa)] = &[
-    ("scalar", Isa { level: Level::Scalar, dot: Dot::Scalar, pairs: Pairs::Widened }),
+    ("scalar", Isa { level: Level::Scalar, dot: Dot::Scalar, pairs: Pairs::Widened, tiles: Tiles::None }),
     #[cfg(target_arch = "x86_64")]
-    ("avx2", Isa { level: Level::Avx2, dot: Dot::Avx2, pairs: Pairs::Widened }),
+    ("avx2", Isa { level: Level::Avx2, dot: Dot::Avx2, pairs: Pairs::Widened, tiles: Tiles::None }),
     #[cfg(target_arch = "x86_64")]
-    ("avxvnni", Isa { level: Level::Avx2, dot: Dot::AvxVnni, pairs: Pairs::Widened }),
+    ("avxvnni", Isa { level: Level::Avx2, dot: Dot::AvxVnni, pairs: Pairs::Widened, tiles: Tiles::None }),
     #[cfg(target_arch = "x86_64")]
-    ("avx512", Isa { level: Level::Avx512, dot: Dot::Avx2, pairs: Pairs::Widened }),
+    ("avx512", Isa { level: Level::Avx512, dot: Dot::Avx2, pairs: Pairs::Widened, tiles: Tiles::None }),
     #[cfg(target_arch = "x86_64")]
-    ("avx512vnni", Isa { level: Level::Avx512, dot: Dot::Avx512Vnni, pairs: Pairs::Widened }),
+    (
+        "avx512vnni",
+        Isa { level: Level::Avx512, dot: Dot::Avx512Vnni, pairs: Pairs::Widened, tiles: Tiles::None },
+    ),
     #[cfg(target_arch = "x86_64")]
-    ("avx512bf16", Isa { level: Level::Avx512, dot: Dot::Avx512Vnni, pairs: Pairs::Avx512Bf16 }),
+    (
+        "avx512bf16",
+        Isa { level: Level::Avx512, dot: Dot::Avx512Vnni, pairs: Pairs::Avx512Bf16, tiles: Tiles::None },
+    ),
+    #[cfg(target_arch = "x86_64")]
+    ("amx", Isa { level: Level::Avx512, dot: Dot::Avx512Vnni, pairs: Pairs::Avx512Bf16, tiles: Tiles::Amx }),
     #[cfg(target_arch = "aarch64")]
-    ("neon", Isa { level: Level::Neon, dot: Dot::Scalar, pairs: Pairs::Widened }),
+    ("neon", Isa { level: Level::Neon, dot: Dot::Scalar, pairs: Pairs::Widened, tiles: Tiles::None }),
 ];
 
 impl Level {
@@ -130,11 +149,26 @@ impl Pairs {
     }
 }
 
+impl Tiles {
+    /// Whether this CPU, and the system on it, have the features listed at the level.
+    fn is_supported(self) -> bool {
+        match self {
+            Self::None => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => super::amx::is_supported(),
+        }
+    }
+}
+
 impl Isa {
     /// Every level that this CPU has, from the plainest to the widest. The first is always scalar.
     pub fn available() -> Vec<Self> {
-        let supported =
-            |isa: &Self| isa.level.is_supported() && isa.dot.is_supported() && isa.pairs.is_supported();
+        let supported = |isa: &Self| {
+            isa.level.is_supported()
+                && isa.dot.is_supported()
+                && isa.pairs.is_supported()
+                && isa.tiles.is_supported()
+        };
         ALL.iter().map(|(_, isa)| *isa).filter(supported).collect()
     }
 
@@ -191,6 +225,11 @@ impl Isa {
     /// The level, for a bf16 kernel's dispatching `match`.
     pub(crate) fn pairs(self) -> Pairs {
         self.pairs
+    }
+
+    /// The level, for a kernel's dispatching `match` that prefers matrix registers.
+    pub(crate) fn tiles(self) -> Tiles {
+        self.tiles
     }
 }
 

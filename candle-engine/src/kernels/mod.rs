@@ -1,6 +1,8 @@
 //! Plain slices in, plain slices out.
 
 pub mod act;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 // Quantized formats have fast kernels on x86-64; elsewhere their specification runs, and the rest waits.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_variables, unreachable_code))]

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::kernels::act::{act_mul_on, Act};
-use crate::kernels::isa::Dot;
+use crate::kernels::isa::{Dot, Tiles};
 use crate::kernels::threads::{parallel, parallel_ranges, Disjoint};
 use crate::kernels::Isa;
 
-use super::tile::TILE;
+use super::tile::{Shape, TILE};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, vnni};
+use super::{amx, avx2, vnni};
 use super::{Panel, Quantization, Tile, Tokens, OCTET, SIXTEEN};
 
 /// A quantized matrix.
@@ -102,12 +102,12 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
                 Dot::Avx512Vnni => true,
                 _ => false,
             };
-            tokens.quantize(isa, x, &w.quantization(flipped), 1);
+            tokens.quantize(isa, x, &w.quantization(flipped), Shape::in_turn(1));
             return one_by_one(isa, w, up, tokens.tiles(), m, y);
         }
         let quantize = |tokens: &mut Tokens, flipped| {
             let q = w.quantization(flipped);
-            tokens.quantize(isa, x, &q, TILE);
+            tokens.quantize(isa, x, &q, Shape::in_turn(TILE));
             q
         };
         match isa.dot() {
@@ -115,33 +115,78 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
             #[cfg(target_arch = "x86_64")]
             Dot::Avx2 => {
                 let q = quantize(tokens, false);
-                many(isa, w, up, &q, tokens, y, |panel, tile, periods, y| {
-                    // SAFETY: this level exists only after its features were detected.
-                    unsafe {
-                        match S::BITS {
-                            8 => avx2::multiply::<8>(panel, &q, tile, periods, y),
-                            6 => avx2::multiply::<6>(panel, &q, tile, periods, y),
-                            5 => avx2::multiply::<5>(panel, &q, tile, periods, y),
-                            _ => avx2::multiply::<4>(panel, &q, tile, periods, y),
+                many(
+                    isa,
+                    w,
+                    up,
+                    &q,
+                    tokens,
+                    y,
+                    || (),
+                    |panel, tile, periods, y| {
+                        // SAFETY: this level exists only after its features were detected.
+                        unsafe {
+                            match S::BITS {
+                                8 => avx2::multiply::<8>(panel, &q, tile, periods, y),
+                                6 => avx2::multiply::<6>(panel, &q, tile, periods, y),
+                                5 => avx2::multiply::<5>(panel, &q, tile, periods, y),
+                                _ => avx2::multiply::<4>(panel, &q, tile, periods, y),
+                            }
                         }
-                    }
-                });
+                    },
+                );
             }
             #[cfg(target_arch = "x86_64")]
             Dot::AvxVnni => {
                 let q = quantize(tokens, true);
-                many(isa, w, up, &q, tokens, y, |panel, tile, periods, y| {
-                    // SAFETY: as above.
-                    unsafe { vnni::avx::multiply(panel, &q, tile, periods, y) }
-                });
+                many(
+                    isa,
+                    w,
+                    up,
+                    &q,
+                    tokens,
+                    y,
+                    || (),
+                    |panel, tile, periods, y| {
+                        // SAFETY: as above.
+                        unsafe { vnni::avx::multiply(panel, &q, tile, periods, y) }
+                    },
+                );
+            }
+            #[cfg(target_arch = "x86_64")]
+            Dot::Avx512Vnni if isa.tiles() == Tiles::Amx && amx::takes(&w.quantization(true)) => {
+                let q = w.quantization(true);
+                tokens.quantize(isa, x, &q, amx::shape(&q));
+                many(
+                    isa,
+                    w,
+                    up,
+                    &q,
+                    tokens,
+                    y,
+                    || amx::tiles(&q),
+                    |panel, tile, periods, y| {
+                        // SAFETY: as above.
+                        unsafe { amx::multiply(panel, &q, tile, periods, y) }
+                    },
+                );
             }
             #[cfg(target_arch = "x86_64")]
             Dot::Avx512Vnni => {
                 let q = quantize(tokens, true);
-                many(isa, w, up, &q, tokens, y, |panel, tile, periods, y| {
-                    // SAFETY: as above.
-                    unsafe { vnni::avx512::multiply(panel, &q, tile, periods, y) }
-                });
+                many(
+                    isa,
+                    w,
+                    up,
+                    &q,
+                    tokens,
+                    y,
+                    || (),
+                    |panel, tile, periods, y| {
+                        // SAFETY: as above.
+                        unsafe { vnni::avx512::multiply(panel, &q, tile, periods, y) }
+                    },
+                );
             }
         }
     });
@@ -178,13 +223,15 @@ fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], m: 
 }
 
 /// Many tokens: arithmetic sets the pace, and rows are laid out first.
-fn many<S: Source, const ROWS: usize>(
+#[allow(clippy::too_many_arguments)] // what levels differ in
+fn many<S: Source, G, const ROWS: usize>(
     isa: Isa,
     w: &S,
     up: Option<(&S, Act)>,
     q: &Quantization,
     x: &Tokens,
     y: &mut [f32],
+    begin: impl Fn() -> G + Sync,
     multiply: impl Fn(&Panel, &Tile, Range<usize>, &mut [[f32; ROWS]]) + Sync,
 ) {
     // Rows of activations: one for each token, or two.
@@ -220,6 +267,7 @@ fn many<S: Source, const ROWS: usize>(
     };
     let y = Disjoint::new(y);
     parallel(n.div_ceil(ROWS * together), |task| {
+        let _guard = begin();
         let rows = task * ROWS * together..n.min((task + 1) * ROWS * together);
         // Outputs go out between products, which hide that they come from memory.
         let write = |p: usize, first: usize, sums: &[[f32; ROWS]]| {

@@ -9,6 +9,8 @@
 //! and, where the format has a min, y = y + (activation's scale · Σ activation) · min, fused.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 mod driver;
 mod tile;
@@ -62,7 +64,9 @@ impl Panel {
     fn resize(&mut self, octets: usize, q: &Quantization) {
         assert!(octets.is_multiple_of(2), "whole lines");
         self.octets = octets;
-        self.lines.resize(q.padded() / QUAD * (octets / 2), Line::default());
+        // Up to what matrix registers read at once.
+        let k = q.k.next_multiple_of(2 * UNIT);
+        self.lines.resize(k / QUAD * (octets / 2), Line::default());
         self.scales.resize(q.periods() * octets, Default::default());
         self.mins.resize(if q.has_min { self.scales.len() } else { 0 }, Default::default());
     }

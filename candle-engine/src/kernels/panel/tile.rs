@@ -39,11 +39,6 @@ pub struct Quantization {
 }
 
 impl Quantization {
-    /// `k`, up to a whole unit.
-    pub fn padded(&self) -> usize {
-        self.k.next_multiple_of(UNIT)
-    }
-
     /// Periods of a row.
     pub fn periods(&self) -> usize {
         self.k.div_ceil(self.period)
@@ -66,14 +61,41 @@ pub struct Outlier {
     pub value: f32,
 }
 
+/// How a tile's tokens lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// How many tokens there is room for.
+    pub width: usize,
+    /// Quads of a token that lie together, then those of the next: they divide a period, or fill it up.
+    pub run: usize,
+}
+
+impl Shape {
+    /// Of one token as its row, of several in turn.
+    pub const fn in_turn(width: usize) -> Self {
+        Self { width, run: 1 }
+    }
+
+    /// Where quad `quad` of token `token` lies; of a token alone as its place in the row.
+    fn at(self, quad: usize, token: usize) -> usize {
+        (quad / self.run * self.width + token) * self.run + quad % self.run
+    }
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self::in_turn(1)
+    }
+}
+
 /// Some tokens, interleaved; one alone lies as its row.
 #[derive(Default)]
 pub struct Tile {
     /// How many tokens there are.
     pub len: usize,
-    /// How many there is room for: the last tile's may be too few.
-    width: usize,
-    /// Four quants of each token, a byte each: `[k / QUAD][width]`
+    /// How they lie; the last tile may have fewer than there is room for.
+    shape: Shape,
+    /// Four quants of each token, a byte each: `[k / QUAD / run][width][run]`
     pub quads: Vec<i32>,
     /// `[periods][width]`
     pub scales: Vec<f32>,
@@ -90,28 +112,29 @@ pub struct Tile {
 pub struct Tokens {
     tiles: Vec<Tile>,
     len: usize,
-    width: usize,
+    shape: Shape,
 }
 
 impl Tokens {
-    /// Quantizes `x`, rows of `k`, into the buffers that are there: tiles of `width` tokens.
-    pub fn quantize(&mut self, isa: Isa, x: &[f32], q: &Quantization, width: usize) {
+    /// Quantizes `x`, rows of `k`, into the buffers that are there: tiles of this shape.
+    pub fn quantize(&mut self, isa: Isa, x: &[f32], q: &Quantization, shape: Shape) {
         assert!(
             q.group.is_multiple_of(q.period) && q.group.is_multiple_of(UNIT) && q.period <= MOST,
             "{q:?}"
         );
-        (self.len, self.width) = (x.len() / q.k * q.parts(), width);
-        let (len, count) = (self.len, self.len.div_ceil(width));
+        (self.len, self.shape) = (x.len() / q.k * q.parts(), shape);
+        let (len, width) = (self.len, shape.width);
+        let count = len.div_ceil(width);
         self.tiles.resize_with(count.max(self.tiles.len()), Tile::default);
         parallel_chunks(&mut self.tiles[..count], 1, |i, tile| {
-            tile[0].width = width;
+            tile[0].shape = shape;
             fill(isa, &mut tile[0], i * width..len.min((i + 1) * width), x, q);
         });
     }
 
     /// The tiles; all but the last are full.
     pub fn tiles(&self) -> &[Tile] {
-        &self.tiles[..self.len.div_ceil(self.width)]
+        &self.tiles[..self.len.div_ceil(self.shape.width)]
     }
 
     /// Number of tokens; where they are precise, of their parts.
@@ -127,10 +150,12 @@ fn fill(isa: Isa, tile: &mut Tile, range: Range<usize>, x: &[f32], q: &Quantizat
 /// The parts `range` of all tokens.
 #[inline(always)]
 fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: &Quantization) {
-    let width = tile.width;
+    let shape @ Shape { width, run } = tile.shape;
+    // Zeros fill the last period up to so many numbers.
+    let unit = if run == 1 { q.period.min(UNIT) } else { run * QUAD };
     tile.len = range.len();
     let mut rest = vec![0.0; if q.precise { q.group } else { 0 }];
-    tile.quads.resize(q.padded() / QUAD * width, 0);
+    tile.quads.resize(q.k.next_multiple_of(unit.max(UNIT)) / QUAD * width, 0);
     tile.scales.resize(q.periods() * width, 0.0);
     tile.starts.resize(q.periods() * width, 0);
     tile.sums.resize(if q.has_min { q.periods() * width } else { 0 }, 0.0);
@@ -156,8 +181,8 @@ fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: 
             }
             let first = g * (q.group / q.period);
             for (period, x) in (first..).zip(x.chunks(q.period)) {
-                let from = period * (q.period / QUAD) * width + token;
-                let sum = scale.quantize(x, q.period.min(UNIT), &mut tile.quads[from..], width);
+                let from = shape.at(period * (q.period / QUAD), token);
+                let sum = scale.quantize(x, unit, &mut tile.quads[from..], shape);
                 let at = period * width + token;
                 tile.starts[at] = -q.offset * sum;
                 tile.scales[at] = scale.scale;
@@ -225,10 +250,9 @@ impl Scale {
         (v * self.inverse + 12_582_912.0).to_bits() as i8
     }
 
-    /// Writes a period's nearest quants, each quad `step` after the one before; zero for outliers and up to a whole
-    /// `unit`. Returns their sum.
+    /// Writes a period's nearest quants into a tile; zero for outliers and up to a whole `unit`. Returns their sum.
     #[inline(always)]
-    fn quantize(&self, x: &[f32], unit: usize, quads: &mut [i32], step: usize) -> i32 {
+    fn quantize(&self, x: &[f32], unit: usize, quads: &mut [i32], shape: Shape) -> i32 {
         // By way of memory, in loops of their own: so each becomes vector code.
         let mut bytes = [0; MOST];
         let bytes = &mut bytes[..x.len().next_multiple_of(unit)];
@@ -236,8 +260,9 @@ impl Scale {
             let v = if v.abs() > self.limit { 0.0 } else { v };
             *byte = self.quant(v) as u8;
         }
-        for (quad, to) in bytes.as_chunks::<QUAD>().0.iter().zip(quads.chunks_mut(step)) {
-            to[0] = i32::from_le_bytes(*quad);
+        let from = bytes.as_chunks::<QUAD>().0.chunks(shape.run);
+        for (from, to) in from.zip(quads.chunks_mut(shape.run * shape.width)) {
+            to.iter_mut().zip(from).for_each(|(to, quad)| *to = i32::from_le_bytes(*quad));
         }
         bytes.iter().map(|&byte| i32::from(byte as i8)).sum()
     }

@@ -1,7 +1,9 @@
 //! Dot products of 8-bit integers, summed in 32 bits.
 
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
 use super::SUMS;
-use crate::kernels::isa::{Dot, Isa};
+use crate::kernels::isa::{Dot, Isa, Tiles};
 
 /// Products of 8-bit integers added to sums in registers, on the calling thread; returns the operations done, two for
 /// each product.
@@ -17,6 +19,9 @@ pub fn dot_products(isa: Isa, rounds: usize) -> usize {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Dot::AvxVnni => unsafe { x86::avxvnni(rounds) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Dot::Avx512Vnni if isa.tiles() == Tiles::Amx => unsafe { tiles::bytes(rounds) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Dot::Avx512Vnni => unsafe { x86::avx512vnni(rounds) },

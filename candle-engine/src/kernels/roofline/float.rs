@@ -1,7 +1,9 @@
 //! Fused multiply-adds of f32, and of bf16 to f32.
 
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
 use super::SUMS;
-use crate::kernels::isa::{Isa, Level, Pairs};
+use crate::kernels::isa::{Isa, Level, Pairs, Tiles};
 
 /// Fused multiply-adds on registers alone, on the calling thread; returns the floating-point operations done.
 pub fn multiply_adds(isa: Isa, rounds: usize) -> usize {
@@ -25,6 +27,9 @@ pub fn bf16_multiply_adds(isa: Isa, rounds: usize) -> usize {
         Pairs::Widened => multiply_adds(isa, rounds),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this level exists only after its features were detected.
+        Pairs::Avx512Bf16 if isa.tiles() == Tiles::Amx => unsafe { tiles::pairs(rounds) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
         Pairs::Avx512Bf16 => unsafe { x86::avx512bf16(rounds) },
     }
 }

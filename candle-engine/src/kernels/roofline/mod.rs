@@ -2,6 +2,8 @@
 
 mod dot;
 mod float;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -35,7 +37,7 @@ impl Ceilings {
     /// Measures all, for a second or two.
     pub fn measure(isa: Isa) -> Self {
         let rate = |operations: fn(Isa, usize) -> usize| {
-            let (tasks, rounds) = (threads(), 1_000_000);
+            let (tasks, rounds) = (threads(), 200_000);
             let time = best_time(|| {
                 parallel(tasks, |_| {
                     black_box(operations(isa, rounds));

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{apply, avx512, Gate, Product, Term, LANES};
+use super::{amx, apply, avx512, Gate, Product, Term, LANES};
 use crate::kernels::threads::parallel_ranges;
 
 /// Bytes of rows that are worth a region: some three microseconds' worth when they come from memory.
@@ -43,8 +43,13 @@ impl Product<'_> {
         let (pairs, tokens) = (self.x.chunks().next(), self.x.tiles().next());
         if let Some((pairs, tokens)) = pairs.zip(tokens) {
             let x = self.x.tile(&pairs, &tokens);
-            // SAFETY: this level exists only after its features were detected.
-            unsafe { avx512::few(w.part(rows.clone()), x, tokens.len(), sums) };
+            let w = w.part(rows.clone());
+            if self.registers {
+                amx::few(w, x, self.x.width(tokens.len()), tokens.len(), sums);
+            } else {
+                // SAFETY: this level exists only after its features were detected.
+                unsafe { avx512::few(w, x, tokens.len(), sums) };
+            }
         }
         if let Some(bias) = bias {
             for sums in sums.chunks_exact_mut(rows.len()) {

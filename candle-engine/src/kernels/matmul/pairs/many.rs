@@ -3,8 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::laid::width;
-use super::{apply, avx512, Gate, Line, Product, Sums, Term, ROWS, TILE};
+use super::{amx, apply, avx512, Gate, Line, Product, Sums, Term, ROWS, TILE};
 use crate::kernels::prefetch::{prefetch_far, LINE};
 use crate::kernels::threads::{parallel, threads};
 
@@ -35,6 +34,7 @@ impl Product<'_> {
         // What is in which task shows in no result.
         let step = (n / (ROWS * TASKS * threads())).clamp(1, PANELS) * ROWS;
         parallel(n.div_ceil(step), |task| {
+            let _tiles = self.registers.then(amx::tiles);
             let rows = task * step..n.min((task + 1) * step);
             // Where this thread's next task begins if the others keep pace.
             let next = self.w.0.row_start(rows.start + step * threads());
@@ -98,9 +98,15 @@ impl Product<'_> {
                 let mut ahead = Ahead::new(next.wrapping_add(2 * pad), w.cols, k.len(), tokens);
                 for t in self.x.tiles() {
                     ahead.fetch();
-                    let (x, sums) = (self.x.tile(&pairs, &t), &mut sums[t.start..][..width(t.len())]);
-                    // SAFETY: as above.
-                    unsafe { avx512::multiply(panel, x, sums, pairs.start == 0) };
+                    let (x, sums) = (self.x.tile(&pairs, &t), &mut sums[t.start..][..self.x.width(t.len())]);
+                    // SAFETY: as above; the tiles are in use.
+                    unsafe {
+                        if self.registers {
+                            amx::multiply(panel, x, sums, pairs.start == 0);
+                        } else {
+                            avx512::multiply(panel, x, sums, pairs.start == 0);
+                        }
+                    }
                     if k.end < w.cols {
                         continue;
                     }

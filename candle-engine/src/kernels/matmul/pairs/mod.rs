@@ -6,9 +6,14 @@
 //!
 //! sum = x₀ · w₀ + (x₁ · w₁ + sum), each addition fused; what is smaller than 2⁻¹²⁶ is zero, before and after.
 //!
+//! Matrix registers add the products of 32 numbers up before the sum takes them, first and second ones apart:
+//!
+//! sum = sum + ((x₃₀ · w₃₀ + … (x₂ · w₂ + x₀ · w₀)) + (x₃₁ · w₃₁ + … (x₃ · w₃ + x₁ · w₁)))
+//!
 //! Rows become lanes by a transpose: once for all tiles, into a panel, where there are many tokens; in
-//! registers where there are few and memory sets the pace.
+//! registers where there are few and memory sets the pace. Matrix registers take few tokens' rows as they lie.
 
+mod amx;
 mod avx512;
 mod few;
 mod laid;
@@ -21,6 +26,7 @@ use std::cell::RefCell;
 use self::laid::Laid;
 use super::driver::{gate as apply, Gate};
 use super::{Disjoint, Isa, Rows, Term};
+use crate::kernels::isa::Tiles;
 
 /// Numbers of a register.
 const LANES: usize = 16;
@@ -50,6 +56,8 @@ struct Sums([f32; ROWS]);
 /// What is computed of some tokens.
 struct Product<'a> {
     isa: Isa,
+    /// Whether matrix registers multiply.
+    registers: bool,
     x: Laid<'a>,
     /// The first token's place among all.
     first: usize,
@@ -66,14 +74,17 @@ pub(super) fn run(isa: Isa, x: Rows<f32>, w: &Term, gate: Option<&Gate>, y: &Dis
     }
     let mut buffer = LAID.take();
     let turns = x.count.div_ceil(TOKENS);
-    let step = x.count.div_ceil(turns).next_multiple_of(TILE);
+    let registers = isa.tiles() == Tiles::Amx;
+    let step = x.count.div_ceil(turns).next_multiple_of(if registers { amx::TOKENS } else { TILE });
     for first in (0..x.count).step_by(step) {
         let x = Rows::new(&x.data[first * x.stride..], x.stride, x.len, step.min(x.count - first));
-        let product = Product { isa, x: Laid::new(x, &mut buffer), first, w, gate, y };
-        if x.count <= TILE {
-            product.few();
-        } else {
+        let many = x.count > TILE;
+        let x = Laid::new(x, registers && many, &mut buffer);
+        let product = Product { isa, registers, x, first, w, gate, y };
+        if many {
             product.many();
+        } else {
+            product.few();
         }
     }
     LAID.set(buffer);

@@ -1,10 +1,23 @@
 use half::bf16;
 
-use crate::kernels::isa::Pairs;
+use crate::kernels::isa::{Pairs, Tiles};
 use crate::kernels::matmul::driver;
 use crate::kernels::matmul::{Dense, DenseFormat};
 use crate::kernels::testing::{extremes, numbers, OFFSETS};
 use crate::kernels::Isa;
+
+/// The specification of matrix registers: of 32 numbers the first and the second of each pair apart.
+fn dot_by_32(x: &[f32], w: &[f32]) -> f32 {
+    x.chunks(32).zip(w.chunks(32)).fold(0.0, |sum, (x, w)| {
+        let of = |i: usize| {
+            let numbers = x.iter().zip(w).skip(i).step_by(2);
+            numbers.fold(0.0, |sum: f32, (x, w)| {
+                flush(flush(bf16::from_f32(flush(*x)).to_f32()).mul_add(flush(*w), sum))
+            })
+        };
+        flush(sum + flush(of(0) + of(1)))
+    })
+}
 
 /// The specification: pair by pair, the second of each first; what is not a normal number is zero.
 fn dot(x: &[f32], w: &[f32]) -> f32 {
@@ -40,6 +53,7 @@ fn check(x: &[f32], w: &[f32], t: usize, n: usize, k: usize, offset: usize) {
         let mut y = vec![0.5; t * n];
         driver::run(isa, x, (dense, None), None, &mut y);
         for (i, y) in y.into_iter().enumerate() {
+            let dot = if isa.tiles() == Tiles::Amx { dot_by_32 } else { dot };
             let expected = dot(&x[i / n * k..][..k], &w[i % n * k..][..k]);
             let same = y == expected || y.is_nan() && expected.is_nan();
             assert!(same, "{isa} t={t} n={n} k={k} offset={offset} [{i}]: {y}, not {expected}");
