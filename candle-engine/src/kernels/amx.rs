@@ -145,7 +145,7 @@ pub unsafe fn store<const T: u8>(to: *mut u8, stride: usize) {
     }
 }
 
-/// `C[m, n] += Σ A[m, 4k + i] · B[k, 4n + i]`, the bytes of A with a sign, those of B without; 32-bit sums.
+/// `C[m, n] += Σ A[m, 4k + i] · B[k, 4n + i]` of bytes with a sign; 32-bit sums.
 ///
 /// # Safety
 ///
@@ -154,7 +154,21 @@ pub unsafe fn store<const T: u8>(to: *mut u8, stride: usize) {
 pub unsafe fn dot_bytes<const C: u8, const A: u8, const B: u8>() {
     // SAFETY: by the contract.
     unsafe {
-        asm!("tdpbsud tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B,
+        asm!("tdpbssd tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B,
+             options(nostack, preserves_flags, nomem));
+    }
+}
+
+/// As [`dot_bytes`], but the bytes of A without a sign.
+///
+/// # Safety
+///
+/// [`Tiles`] are in use, of shapes that agree.
+#[inline(always)]
+pub unsafe fn dot_low_bytes<const C: u8, const A: u8, const B: u8>() {
+    // SAFETY: by the contract.
+    unsafe {
+        asm!("tdpbusd tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B,
              options(nostack, preserves_flags, nomem));
     }
 }

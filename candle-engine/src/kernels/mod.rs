@@ -1,6 +1,7 @@
 //! Plain slices in, plain slices out.
 
 pub mod act;
+mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;

@@ -37,8 +37,15 @@ impl Queries {
     }
 
     #[inline(always)]
-    fn row(&self, row: usize) -> &[[i16; 2]] {
+    pub fn row(&self, row: usize) -> &[[i16; 2]] {
         &self.pairs[row * self.stride..][..self.stride]
+    }
+
+    /// What the products of a row are to be multiplied by.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // as matrix registers
+    pub fn factor(&self, row: usize) -> f32 {
+        self.factors[row]
     }
 }
 
@@ -131,10 +138,10 @@ pub(super) fn score<const R: usize, const S: usize, L: Integers>(
 }
 
 /// Weights of a block's positions, and factors of what was summed before and of their sums.
-struct Weights<const R: usize> {
-    pairs: [[[i16; 2]; BLOCK / 2]; R],
-    before: [f32; R],
-    here: [f32; R],
+pub(super) struct Weights<const R: usize> {
+    pub pairs: [[[i16; 2]; BLOCK / 2]; R],
+    pub before: [f32; R],
+    pub here: [f32; R],
 }
 
 /// Turns scores into weights, which have the values' scales in them, and brings a row's largest score and total up to
@@ -143,7 +150,7 @@ struct Weights<const R: usize> {
 /// They are relative to the block's largest score: so small weights, if all of a block are small, keep their precision,
 /// and nothing waits for the block before.
 #[inline(always)]
-fn weigh<const R: usize, L: Integers>(
+pub(super) fn weigh<const R: usize, L: Integers>(
     level: L,
     scores: &mut [[f32; BLOCK]; R],
     part: Range<usize>,

@@ -20,6 +20,8 @@ mod int8;
 mod integers;
 mod number;
 mod products;
+#[cfg(target_arch = "x86_64")]
+mod registers;
 mod scores;
 mod softmax;
 mod tile;
@@ -33,6 +35,7 @@ pub use self::scores::scores;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::isa::Tiles;
 use super::threads::{parallel, Disjoint};
 use super::{per_isa, Isa};
 use crate::kv::BLOCK;
@@ -187,6 +190,11 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
 #[inline(never)]
 fn run(isa: Isa, tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax) {
     if let Some(KvSlice::I8(..)) = tile.sequence.keys.get(tile.blocks().start) {
+        #[cfg(target_arch = "x86_64")]
+        if isa.tiles() == Tiles::Amx {
+            // SAFETY: the level exists only after its features were detected.
+            return unsafe { registers::run(tile, head, span, q, state) };
+        }
         per_integers!(isa, tile::run_int8, (
             tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax
         ));

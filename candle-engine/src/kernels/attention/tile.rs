@@ -1,10 +1,13 @@
 //! One tile: queries of one sequence and KV head, taken through the blocks that they see.
 
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use super::integers::Integers;
 use super::number::{Number, Plane};
 use super::products::{self, weigh};
+#[cfg(target_arch = "x86_64")]
+use super::registers;
 use super::softmax::Softmax;
 use super::{int8, AttentionSpec, Heads, KvSlice, SequenceKv, SPAN};
 use crate::kernels::lanes::Arith;
@@ -169,7 +172,18 @@ pub(super) fn merge<A: Arith>(arith: A, spans: &[Softmax], state: &mut Softmax) 
     }
 }
 
-impl<M: Multiply> Work<'_, M> {
+impl<'a, M: Multiply> Work<'a, M> {
+    /// This head's part of a block's keys and values, which are integers.
+    #[inline(always)]
+    fn int8_planes(&self, block: usize, next: usize) -> [Plane<'a, i8>; 2] {
+        [&self.tile.sequence.keys, &self.tile.sequence.values].map(|x| match [x[block], x[next]] {
+            [KvSlice::I8(here, scales), KvSlice::I8(next, next_scales)] => {
+                self.plane([here, next], [Some(scales), Some(next_scales)])
+            }
+            _ => panic!("attention: keys and values of two formats"),
+        })
+    }
+
     /// This head's part of a block's keys or values, and of those ahead.
     #[inline(always)]
     fn plane<'b, N>(&self, x: [&'b [N]; 2], [here, ahead]: [Option<&'b [f32]>; 2]) -> Plane<'b, N> {
@@ -328,14 +342,7 @@ impl<L: Integers> Multiply for Int8<L> {
 
     #[inline(always)]
     fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, next: usize) {
-        let (keys, values) = (&work.tile.sequence.keys, &work.tile.sequence.values);
-        let plane = |here: KvSlice<'a>, next: KvSlice<'a>| match [here, next] {
-            [KvSlice::I8(here, scales), KvSlice::I8(next, next_scales)] => {
-                work.plane([here, next], [Some(scales), Some(next_scales)])
-            }
-            _ => panic!("attention: keys and values of two formats"),
-        };
-        let (keys, values) = (plane(keys[block], keys[next]), plane(values[block], values[next]));
+        let [keys, values] = work.int8_planes(block, next);
         work.planes(self, block, &Int8Planes { level: self.0, keys, values, d: work.d });
     }
 }
@@ -373,5 +380,110 @@ impl<L: Integers> Planes<Int8<L>> for Int8Planes<'_, L> {
         } else {
             int8::add_values::<R, 2, L>(level, scores, part, values, d, max, total, sums);
         }
+    }
+}
+
+/// Matrix registers, for int8 caches and many rows.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+struct Registers<L>(L);
+
+/// As [`run_int8`], in matrix registers if there are rows enough.
+///
+/// # Safety
+///
+/// The level has them.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn run_registers<L: Integers>(
+    level: L,
+    tile: &Tile,
+    head: usize,
+    spans: Range<usize>,
+    q: &[f32],
+    state: &mut Softmax,
+) {
+    let Heads { heads, kv_heads, .. } = tile.spec.heads;
+    if tile.queries * (heads / kv_heads) < registers::MANY {
+        return run_int8(level, tile, head, spans, q, state);
+    }
+    let _tiles = registers::tiles();
+    walk(Registers(level), tile, head, spans, q, state);
+}
+
+/// Rows of queries, and what lies between the products.
+#[cfg(target_arch = "x86_64")]
+struct RegisterQueries {
+    queries: registers::Queries,
+    quads: registers::Quads,
+    weights: registers::Weights,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<L: Integers> Multiply for Registers<L> {
+    type A = L::A;
+    type Queries = RegisterQueries;
+
+    #[inline(always)]
+    fn arith(self) -> L::A {
+        self.0.arith()
+    }
+
+    #[inline(always)]
+    fn queries(self, q: Vec<f32>, d: usize) -> RegisterQueries {
+        let queries = registers::Queries::new(int8::Queries::new(&q, d), q.len() / d.max(1), d);
+        RegisterQueries { queries, quads: Default::default(), weights: Default::default() }
+    }
+
+    #[inline(always)]
+    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, next: usize) {
+        let [keys, values] = work.int8_planes(block, next);
+        let rows = work.scores.len();
+        let RegisterQueries { queries, quads, .. } = &mut work.queries;
+        // SAFETY: the level has matrix registers, and their tiles are in use.
+        unsafe { registers::score(queries, &keys, quads, &mut work.scores) };
+        let mut weights = std::mem::take(&mut work.queries.weights);
+        weights.reset(rows);
+        values.fetch_scales();
+        let scales = values.scales.expect("scales of an int8 cache");
+        let planes =
+            RegisterPlanes { level: self.0, scales, row: Cell::new(0), weights: RefCell::new(weights) };
+        work.planes(self, block, &planes);
+        let (weights, d, width) = (planes.weights.into_inner(), work.d, work.width);
+        // SAFETY: as above.
+        unsafe {
+            registers::add_values(&weights, &values, &mut work.queries.quads, d, width, &mut work.state.sums);
+        }
+        work.queries.weights = weights;
+    }
+}
+
+/// A block whose products are those of all rows: of some rows it turns scores to weights alone.
+#[cfg(target_arch = "x86_64")]
+struct RegisterPlanes<'a, L> {
+    level: L,
+    scales: &'a [f32; BLOCK],
+    row: Cell<usize>,
+    weights: RefCell<registers::Weights>,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<L: Integers> Planes<Registers<L>> for RegisterPlanes<'_, L> {
+    #[inline(always)]
+    fn score<const R: usize>(&self, _: &RegisterQueries, row: usize, _: &mut [[f32; BLOCK]; R]) {
+        self.row.set(row);
+    }
+
+    #[inline(always)]
+    fn add_values<const R: usize>(
+        &self,
+        scores: &mut [[f32; BLOCK]; R],
+        part: Range<usize>,
+        max: &mut [f32; R],
+        total: &mut [f32; R],
+        _: &mut [f32],
+    ) {
+        let weights = int8::weigh(self.level, scores, part, self.scales, max, total);
+        self.weights.borrow_mut().set(self.row.get(), &weights);
     }
 }

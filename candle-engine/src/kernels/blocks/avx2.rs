@@ -34,12 +34,11 @@ pub fn matmul<B: Block>(
     }
 }
 
-/// Packs eight rows into octet `h` of the panel; past the last row the last again. `signed`: quants of 8 bits
-/// keep their sign.
+/// Packs eight rows, `less` taken from each quant, into octet `h` of the panel; past the last row the last again.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, signed: bool, h: usize, panel: &mut Panel) {
+pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, less: i8, h: usize, panel: &mut Panel) {
     let rows = rows(w, row_bytes, from, w.len() / row_bytes);
-    let flip = _mm256_set1_epi8(if B::BITS == 8 && !signed { i8::MIN } else { 0 });
+    let less = _mm256_set1_epi8(less);
     let (mut scales, mut mins) = ([_mm256_setzero_ps(); MOST_SCALES], [_mm256_setzero_ps(); MOST_SCALES]);
     for b in 0..row_bytes / B::BYTES {
         let blocks = blocks::<B>(rows, b);
@@ -50,7 +49,7 @@ pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, signed: bool, h: 
         for g in 0..B::LEN / GROUP {
             let mut rows = [_mm256_setzero_si256(); LANES];
             for r in 0..LANES {
-                rows[r] = _mm256_xor_si256(quants::<B>(blocks[r], g), flip);
+                rows[r] = _mm256_sub_epi8(quants::<B>(blocks[r], g), less);
             }
             let columns = transpose(rows);
             let mut quads = [[0; 32]; 8];

@@ -119,14 +119,13 @@ impl<B: Block> Source for Rows<'_, B> {
         self.w.len() / self.row_bytes
     }
 
-    fn quantization(&self, flipped: bool) -> Quantization {
-        let offset = if B::BITS == 8 && flipped { 128 } else { B::OFFSET };
+    fn quantization(&self) -> Quantization {
         let (period, group) = (B::SCALED, GROUP);
         Quantization {
             k: self.k,
             period,
             group,
-            offset,
+            offset: B::OFFSET,
             has_min: B::HAS_MIN,
             outliers: false,
             precise: false,
@@ -146,7 +145,7 @@ impl<B: Block> Source for Rows<'_, B> {
         }
     }
 
-    fn pack(&self, isa: Isa, from: usize, panel: &mut Panel) {
+    fn pack(&self, isa: Isa, from: usize, less: i8, panel: &mut Panel) {
         let (w, row_bytes) = (self.w, self.row_bytes);
         match isa.dot() {
             Dot::Scalar => unreachable!("the specification has no panels"),
@@ -155,14 +154,14 @@ impl<B: Block> Source for Rows<'_, B> {
                 for h in 0..panel.octets() {
                     let from = from + h * panel::OCTET;
                     // SAFETY: these levels exist only after their features were detected.
-                    unsafe { avx2::pack::<B>(w, row_bytes, from, isa.dot() == Dot::Avx2, h, panel) };
+                    unsafe { avx2::pack::<B>(w, row_bytes, from, less, h, panel) };
                 }
             }
             #[cfg(target_arch = "x86_64")]
             Dot::Avx512Vnni => {
                 for s in 0..panel.octets() / 2 {
                     // SAFETY: as above.
-                    unsafe { vnni::pack::<B>(w, row_bytes, from + s * panel::SIXTEEN, s, panel) };
+                    unsafe { vnni::pack::<B>(w, row_bytes, from + s * panel::SIXTEEN, less, s, panel) };
                 }
             }
         }

@@ -95,15 +95,15 @@ fn padded<const BITS: u32>(bytes: &[u8]) -> __m256i {
     quants::<BITS>(&padded)
 }
 
-/// Packs the quants of eight rows into octet `h`, those of 8 bits with their sign, or with it flipped.
+/// Packs the quants of eight rows, `less` taken from each, into octet `h`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn pack<const BITS: u32>(rows: [&[u8]; OCTET], signed: bool, h: usize, panel: &mut Panel) {
+pub fn pack<const BITS: u32>(rows: [&[u8]; OCTET], less: i8, h: usize, panel: &mut Panel) {
     let bytes = BITS as usize * UNIT / 8;
-    let flip = _mm256_set1_epi8(if BITS == 8 && !signed { i8::MIN } else { 0 });
+    let less = _mm256_set1_epi8(less);
     for unit in 0..rows[0].len().div_ceil(bytes) {
         let mut v = [_mm256_setzero_si256(); OCTET];
         for r in 0..OCTET {
-            v[r] = _mm256_xor_si256(padded::<BITS>(&rows[r][unit * bytes..]), flip);
+            v[r] = _mm256_sub_epi8(padded::<BITS>(&rows[r][unit * bytes..]), less);
         }
         let columns = transpose(v);
         let mut quads = [[0; 32]; 8];

@@ -249,13 +249,13 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
         self.0.rows
     }
 
-    fn quantization(&self, flipped: bool) -> Quantization {
+    fn quantization(&self) -> Quantization {
         let w = &self.0;
         Quantization {
             k: w.cols,
             period: w.period(),
             group: w.period(),
-            offset: if BITS == 8 && !flipped { 0 } else { w.offset() },
+            offset: if BITS == 8 { 0 } else { w.offset() },
             has_min: w.zeros.is_some(),
             outliers: true,
             precise: w.precise,
@@ -282,7 +282,7 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
         }
     }
 
-    fn pack(&self, isa: Isa, from: usize, panel: &mut Panel) {
+    fn pack(&self, isa: Isa, from: usize, less: i8, panel: &mut Panel) {
         let w = &self.0;
         // Past the last row the last again.
         let row = |r: usize| (from + r).min(w.rows - 1);
@@ -293,7 +293,7 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
                 for h in 0..panel.octets() {
                     let rows = std::array::from_fn(|r| w.row(row(h * OCTET + r)));
                     // SAFETY: these levels exist only after their features were detected.
-                    unsafe { avx2::pack::<BITS>(rows, isa.dot() == Dot::Avx2, h, panel) };
+                    unsafe { avx2::pack::<BITS>(rows, less, h, panel) };
                 }
             }
             #[cfg(target_arch = "x86_64")]
@@ -301,7 +301,9 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
                 for s in 0..panel.octets() / 2 {
                     let rows = std::array::from_fn(|r| w.row(row(s * SIXTEEN + r)));
                     // SAFETY: as above.
-                    unsafe { vnni::pack::<BITS>(rows, w.rows_from(from + (s + 1) * SIXTEEN), s, panel) };
+                    unsafe {
+                        vnni::pack::<BITS>(rows, w.rows_from(from + (s + 1) * SIXTEEN), less, s, panel)
+                    };
                 }
             }
         }

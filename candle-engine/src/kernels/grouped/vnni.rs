@@ -106,13 +106,13 @@ pub(super) fn load_line(bytes: &[u8]) -> __m512i {
     }
 }
 
-/// Packs the quants of sixteen rows into sixteen `s`, those of 8 bits with their sign flipped; `next` are the
-/// rows to come.
+/// Packs the quants of sixteen rows, `less` taken from each, into sixteen `s`; `next` are the rows to come.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub fn pack<const BITS: u32>(rows: [&[u8]; SIXTEEN], next: &[u8], s: usize, panel: &mut Panel) {
+pub fn pack<const BITS: u32>(rows: [&[u8]; SIXTEEN], next: &[u8], less: i8, s: usize, panel: &mut Panel) {
     let bytes = BITS as usize * WIDE / 8;
     let mut next = Stream::later(next);
     let quads = panel.quads();
+    let less = _mm512_set1_epi8(less);
     for unit in 0..rows[0].len().div_ceil(bytes) {
         next.read(SIXTEEN * bytes);
         let mut v = [_mm512_setzero_si512(); SIXTEEN];
@@ -123,13 +123,14 @@ pub fn pack<const BITS: u32>(rows: [&[u8]; SIXTEEN], next: &[u8], s: usize, pane
         }
         let first = unit * (WIDE / QUAD);
         for (j, column) in transpose_sixteen(v).into_iter().enumerate().take(quads - first) {
+            let to = panel.sixteen_mut(s, first + j).as_mut_ptr();
             // SAFETY: a line's 64 bytes, at any alignment.
-            unsafe { _mm512_storeu_si512(panel.sixteen_mut(s, first + j).as_mut_ptr().cast(), column) };
+            unsafe { _mm512_storeu_si512(to.cast(), _mm512_sub_epi8(column, less)) };
         }
     }
 }
 
-/// 64 quants, a byte each, unsigned; past the end of the row anything.
+/// 64 quants, a byte each; past the end of the row anything.
 ///
 /// # Safety
 ///
@@ -139,14 +140,13 @@ pub fn pack<const BITS: u32>(rows: [&[u8]; SIXTEEN], next: &[u8], s: usize, pane
 unsafe fn quants<const BITS: u32>(at: *const u8, left: usize) -> __m512i {
     if BITS == 8 {
         // SAFETY: no byte beyond those left is read.
-        let v = unsafe {
+        unsafe {
             if left >= WIDE {
                 _mm512_loadu_si512(at.cast())
             } else {
                 _mm512_maskz_loadu_epi8((1 << left) - 1, at.cast())
             }
-        };
-        _mm512_xor_si512(v, _mm512_set1_epi8(i8::MIN))
+        }
     } else {
         // SAFETY: as above.
         let v = unsafe {

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::many::{Laid, PANEL};
 use super::tiles::Tiles;
-use super::{aligned, Act, DenseFormat, Rows, Stored, CHUNK};
+use super::{Act, DenseFormat, Rows, Stored, CHUNK};
+use crate::kernels::aligned::Aligned;
 use crate::kernels::prefetch::{prefetch_far, AHEAD, LINE};
 
 type Vector = __m256;

@@ -11,6 +11,7 @@ use super::tiles::Tiles;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512, pairs};
 use super::{Act, Dense, DenseFormat, Disjoint, Isa, Rows, Stored, Term, BF16, F16, F32};
+use crate::kernels::aligned::Aligned;
 use crate::kernels::isa::Level;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::isa::Pairs;
@@ -122,12 +123,12 @@ fn shape(isa: Isa) -> [usize; 2] {
 struct Scratch {
     sums: Vec<f32>,
     up: Vec<f32>,
-    tile: Vec<f32>,
+    tile: Aligned<f32>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-    static LAID: RefCell<Vec<f32>> = RefCell::default();
+    static LAID: RefCell<Aligned<f32>> = RefCell::default();
 }
 
 /// What is computed.
@@ -185,7 +186,7 @@ impl Product<'_> {
         rows: Range<usize>,
         next: *const u8,
         sums: &mut Vec<f32>,
-        tile: &mut Vec<f32>,
+        tile: &mut Aligned<f32>,
     ) {
         sums.resize(x.tokens() * rows.len(), 0.0);
         match w.format {
@@ -207,7 +208,7 @@ impl Product<'_> {
         w: Rows<F::Raw>,
         next: *const u8,
         sums: &mut [f32],
-        tile: &mut Vec<f32>,
+        tile: &mut Aligned<f32>,
     ) {
         match (self.isa.level(), x) {
             (Level::Scalar, Input::Few(x)) => scalar::few::<F>(x, w, sums),

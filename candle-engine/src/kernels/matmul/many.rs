@@ -9,7 +9,8 @@
 use std::ops::Range;
 
 use super::tiles::Tiles;
-use super::{aligned, Rows, CHUNK};
+use super::{Rows, CHUNK};
+use crate::kernels::aligned::Aligned;
 use crate::kernels::threads::{parallel, Disjoint};
 
 /// Rows of a panel: they divide what models have, and leave most registers to the tokens.
@@ -27,8 +28,9 @@ pub(super) struct Laid<'a> {
 
 impl<'a> Laid<'a> {
     /// Lays tokens out for vectors of `lanes` floats, in one parallel region.
-    pub(super) fn new(x: Rows<f32>, tiles: Tiles, lanes: usize, buffer: &'a mut Vec<f32>) -> Self {
-        let data = aligned(buffer, x.count * x.len.next_multiple_of(lanes));
+    pub(super) fn new(x: Rows<f32>, tiles: Tiles, lanes: usize, buffer: &'a mut Aligned<f32>) -> Self {
+        buffer.resize(x.count * x.len.next_multiple_of(lanes));
+        let data: &'a mut [f32] = buffer;
         let to = Disjoint::new(data);
         parallel(tiles.count() * x.len.div_ceil(CHUNK), |task| {
             let (tokens, start) = (tiles.get(task % tiles.count()), task / tiles.count() * CHUNK);
@@ -85,7 +87,7 @@ macro_rules! many {
             w: Rows<F::Raw>,
             next: *const u8,
             sums: &mut [f32],
-            scratch: &mut Vec<f32>,
+            scratch: &mut Aligned<f32>,
         ) {
             let (tiles, tokens) = (x.tiles(), x.tiles().tokens());
             assert_eq!(x.len(), w.len, "inputs");
@@ -93,7 +95,8 @@ macro_rules! many {
             let rows = w.count.next_multiple_of(PANEL);
             let room = rows * CHUNK.min(w.len).next_multiple_of($lanes);
             // The totals lie tile by tile, within it panel by panel.
-            let (panels, totals) = aligned(scratch, room + rows * tokens).split_at_mut(room);
+            scratch.resize(room + rows * tokens);
+            let (panels, totals) = scratch.split_at_mut(room);
             totals.fill(0.0);
             for k in x.chunks() {
                 let size = PANEL * k.len().next_multiple_of($lanes);

@@ -213,14 +213,3 @@ impl<'a, T> Rows<'a, T> {
         std::array::from_fn(|i| &self.row(first + i)[k.clone()])
     }
 }
-
-/// `len` floats of a buffer that grows as needed, from the start of a cache line on.
-fn aligned(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    const LINE: usize = 64;
-    let needed = len + LINE / size_of::<f32>();
-    if buffer.len() < needed {
-        buffer.resize(needed, 0.0);
-    }
-    let start = buffer.as_ptr().align_offset(LINE);
-    &mut buffer[start..][..len]
-}

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::kernels::act::{act_mul_on, Act};
+use crate::kernels::aligned::Aligned;
 use crate::kernels::isa::{Dot, Tiles};
 use crate::kernels::threads::{parallel, parallel_ranges, Disjoint};
 use crate::kernels::Isa;
@@ -21,12 +22,11 @@ pub trait Source: Sync {
     /// Rows.
     fn rows(&self) -> usize;
 
-    /// What it wants of the activations. `flipped`: its quants of 8 bits are taken as unsigned, 128 added.
-    fn quantization(&self, flipped: bool) -> Quantization;
+    /// What it wants of the activations.
+    fn quantization(&self) -> Quantization;
 
-    /// Unpacks rows from `from` on until the panel is full; past the last row anything. Quants of 8 bits have 128
-    /// added unless the level is AVX2.
-    fn pack(&self, isa: Isa, from: usize, panel: &mut Panel);
+    /// Unpacks rows from `from` on until the panel is full, `less` taken from each quant; past the last row anything.
+    fn pack(&self, isa: Isa, from: usize, less: i8, panel: &mut Panel);
 
     /// Tokens up to which [`Self::direct`] is faster than a panel.
     fn few(&self, _: Isa) -> usize {
@@ -55,7 +55,7 @@ const PANEL_BYTES: usize = 512 << 10;
 #[derive(Default)]
 struct Scratch {
     panels: Vec<Panel>,
-    sums: Vec<f32>,
+    sums: Aligned<f32>,
 }
 
 thread_local! {
@@ -83,43 +83,42 @@ pub fn matmul<S: Source>(isa: Isa, w: &S, x: &[f32], y: &mut [f32]) {
 ///
 /// If the lengths do not agree, or the matrices want different activations.
 pub fn matmul_gated<S: Source>(isa: Isa, gate: &S, up: &S, act: Act, x: &[f32], y: &mut [f32]) {
-    assert_eq!(gate.quantization(true), up.quantization(true), "gate and up");
+    assert_eq!(gate.quantization(), up.quantization(), "gate and up");
     assert_eq!(gate.rows(), up.rows(), "gate and up");
     run(isa, gate, Some((up, act)), x, y);
 }
 
 fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f32]) {
-    let k = w.quantization(false).k;
-    let (m, n) = (x.len() / k, w.rows());
-    assert_eq!((x.len(), y.len()), (m * k, m * n), "{m} tokens, a matrix of {n} rows of {k}");
+    let q = w.quantization();
+    let (m, n) = (x.len() / q.k, w.rows());
+    assert_eq!((x.len(), y.len()), (m * q.k, m * n), "{m} tokens, a matrix of {n} rows of {}", q.k);
     if y.is_empty() {
         return;
     }
+    // Where quants are to have no sign those of 8 bits get 128 added.
+    let unsigned = if S::BITS == 8 { i8::MIN } else { 0 };
+    let without = |less: i8| Quantization { offset: q.offset - i32::from(less), ..q };
     TOKENS.with_borrow_mut(|tokens| {
-        if m * w.quantization(false).parts() <= w.few(isa) || isa.dot() == Dot::Scalar {
-            let flipped = match isa.dot() {
+        if m * q.parts() <= w.few(isa) || isa.dot() == Dot::Scalar {
+            let q = match isa.dot() {
                 #[cfg(target_arch = "x86_64")]
-                Dot::Avx512Vnni => true,
-                _ => false,
+                Dot::Avx512Vnni => without(unsigned),
+                _ => q,
             };
-            tokens.quantize(isa, x, &w.quantization(flipped), Shape::in_turn(1));
+            tokens.quantize(isa, x, &q, Shape::in_turn(1));
             return one_by_one(isa, w, up, tokens.tiles(), m, y);
         }
-        let quantize = |tokens: &mut Tokens, flipped| {
-            let q = w.quantization(flipped);
-            tokens.quantize(isa, x, &q, Shape::in_turn(TILE));
-            q
-        };
         match isa.dot() {
             Dot::Scalar => unreachable!("handled above"),
             #[cfg(target_arch = "x86_64")]
             Dot::Avx2 => {
-                let q = quantize(tokens, false);
+                tokens.quantize(isa, x, &q, Shape::in_turn(TILE));
                 many(
                     isa,
                     w,
                     up,
                     &q,
+                    0,
                     tokens,
                     y,
                     || (),
@@ -138,12 +137,14 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
             }
             #[cfg(target_arch = "x86_64")]
             Dot::AvxVnni => {
-                let q = quantize(tokens, true);
+                let q = without(unsigned);
+                tokens.quantize(isa, x, &q, Shape::in_turn(TILE));
                 many(
                     isa,
                     w,
                     up,
                     &q,
+                    unsigned,
                     tokens,
                     y,
                     || (),
@@ -154,14 +155,16 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
                 );
             }
             #[cfg(target_arch = "x86_64")]
-            Dot::Avx512Vnni if isa.tiles() == Tiles::Amx && amx::takes(&w.quantization(true)) => {
-                let q = w.quantization(true);
+            Dot::Avx512Vnni if isa.tiles() == Tiles::Amx && amx::takes(&q) => {
+                let less = q.offset as i8;
+                let q = without(less);
                 tokens.quantize(isa, x, &q, amx::shape(&q));
                 many(
                     isa,
                     w,
                     up,
                     &q,
+                    less,
                     tokens,
                     y,
                     || amx::tiles(&q),
@@ -173,12 +176,14 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
             }
             #[cfg(target_arch = "x86_64")]
             Dot::Avx512Vnni => {
-                let q = quantize(tokens, true);
+                let q = without(unsigned);
+                tokens.quantize(isa, x, &q, Shape::in_turn(TILE));
                 many(
                     isa,
                     w,
                     up,
                     &q,
+                    unsigned,
                     tokens,
                     y,
                     || (),
@@ -201,7 +206,7 @@ fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], m: 
         _ => to.iter_mut().zip(v).for_each(|(to, v)| *to += v),
     };
     let y = Disjoint::new(y);
-    let least = TASK / (w.quantization(false).k * m);
+    let least = TASK / (w.quantization().k * m);
     parallel_ranges(n, SIXTEEN.max(least.next_multiple_of(SIXTEEN)), |range| {
         // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has; and the uses of the
         // slices follow each other.
@@ -209,7 +214,7 @@ fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], m: 
         w.direct(isa, range.clone(), x, |row, i, v| store(i, columns(row, i / parts, v.len()), v));
         if let Some((up, act)) = up {
             SCRATCH.with_borrow_mut(|[Scratch { sums, .. }, _]| {
-                sums.resize(m * range.len(), 0.0);
+                sums.resize(m * range.len());
                 up.direct(isa, range.clone(), x, |row, i, v| {
                     let at = i / parts * range.len() + row - range.start;
                     store(i, &mut sums[at..][..v.len()], v);
@@ -229,6 +234,7 @@ fn many<S: Source, G, const ROWS: usize>(
     w: &S,
     up: Option<(&S, Act)>,
     q: &Quantization,
+    less: i8,
     x: &Tokens,
     y: &mut [f32],
     begin: impl Fn() -> G + Sync,
@@ -246,9 +252,9 @@ fn many<S: Source, G, const ROWS: usize>(
         panels.resize_with(count.max(panels.len()), Panel::default);
         for (panel, from) in panels.iter_mut().zip(rows.clone().step_by(ROWS)) {
             panel.resize(ROWS / OCTET, q);
-            w.pack(isa, from, panel);
+            w.pack(isa, from, less, panel);
         }
-        sums.resize(count * m * ROWS, 0.0);
+        sums.resize(count * m * ROWS);
         for first in (0..q.periods()).step_by(chunk) {
             let end = q.periods().min(first + chunk);
             let sums = sums.as_chunks_mut().0.chunks_exact_mut(m);

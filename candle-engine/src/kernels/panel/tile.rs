@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::kernels::aligned::Aligned;
 use crate::kernels::lanes::{per_isa, sum, Arith};
 use crate::kernels::threads::parallel_chunks;
 use crate::kernels::Isa;
@@ -96,7 +97,7 @@ pub struct Tile {
     /// How they lie; the last tile may have fewer than there is room for.
     shape: Shape,
     /// Four quants of each token, a byte each: `[k / QUAD / run][width][run]`
-    pub quads: Vec<i32>,
+    pub quads: Aligned<i32>,
     /// `[periods][width]`
     pub scales: Vec<f32>,
     /// `−offset · Σ quant`: where a period's integer sum starts. `[periods][width]`
@@ -155,7 +156,7 @@ fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: 
     let unit = if run == 1 { q.period.min(UNIT) } else { run * QUAD };
     tile.len = range.len();
     let mut rest = vec![0.0; if q.precise { q.group } else { 0 }];
-    tile.quads.resize(q.k.next_multiple_of(unit.max(UNIT)) / QUAD * width, 0);
+    tile.quads.resize(q.k.next_multiple_of(unit.max(UNIT)) / QUAD * width);
     tile.scales.resize(q.periods() * width, 0.0);
     tile.starts.resize(q.periods() * width, 0);
     tile.sums.resize(if q.has_min { q.periods() * width } else { 0 }, 0.0);

@@ -16,17 +16,18 @@ use crate::kernels::prefetch::Stream;
 /// Scales and mins in a block of 256.
 const MOST_SCALES: usize = 16;
 
-/// Packs sixteen rows into sixteen `s` of the panel; past the last row the last again.
+/// Packs sixteen rows, `less` taken from each quant, into sixteen `s` of the panel; past the last row the last again.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, s: usize, panel: &mut Panel) {
+pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, less: i8, s: usize, panel: &mut Panel) {
     if (from + SIXTEEN) * row_bytes > w.len() {
         for h in 0..2 {
-            avx2::pack::<B>(w, row_bytes, from + h * OCTET, false, 2 * s + h, panel);
+            avx2::pack::<B>(w, row_bytes, from + h * OCTET, less, 2 * s + h, panel);
         }
         return;
     }
     let rows = Rows::new(w, row_bytes, from);
     let mut next = Stream::later(w.get((from + SIXTEEN) * row_bytes..).unwrap_or_default());
+    let less = _mm512_set1_epi8(less);
     let zero = _mm512_setzero_ps();
     let (mut scales, mut mins) = ([zero; MOST_SCALES], [zero; MOST_SCALES]);
     let mut high = [_mm512_setzero_si512(); GROUP / QUAD];
@@ -45,7 +46,8 @@ pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, s: usize, panel: 
                 for (j, quad) in quads.iter().enumerate() {
                     // SAFETY: a line's 64 bytes, at any alignment.
                     unsafe {
-                        _mm512_storeu_si512(panel.sixteen_mut(s, first + j).as_mut_ptr().cast(), *quad);
+                        let to = panel.sixteen_mut(s, first + j).as_mut_ptr();
+                        _mm512_storeu_si512(to.cast(), _mm512_sub_epi8(*quad, less));
                     }
                 }
             }

@@ -50,7 +50,7 @@ fn sixteen<B: Block>(rows: Rows, x: &Tile, stream: &mut Stream) -> __m512 {
             let two = quads::<B>(rows, turn, &mut high);
             for (quads, g) in two.iter().zip(groups::<B>(turn)).take(B::LEN / GROUP) {
                 let x = x.quads[(block * B::LEN + g * GROUP) / QUAD..].first_chunk().expect("a group");
-                dots[g] = multiply(quads, x);
+                dots[g] = multiply::<B>(quads, x);
             }
         }
         unpack_scales::<B>(rows, &mut scales, &mut mins);
@@ -71,11 +71,13 @@ fn sixteen<B: Block>(rows: Rows, x: &Tile, stream: &mut Stream) -> __m512 {
 /// The sums of the first and of the second half of a group.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn multiply(quads: &[__m512i; GROUP / QUAD], x: &[i32; GROUP / QUAD]) -> [__m512i; 2] {
+fn multiply<B: Block>(quads: &[__m512i; GROUP / QUAD], x: &[i32; GROUP / QUAD]) -> [__m512i; 2] {
+    // Quants with a sign get 128 added.
+    let flip = _mm512_set1_epi8(if B::BITS == 8 { i8::MIN } else { 0 });
     let mut halves = [_mm512_setzero_si512(); 2];
     for j in 0..GROUP / QUAD {
         let half = &mut halves[2 * j / (GROUP / QUAD)];
-        *half = _mm512_dpbusd_epi32(*half, quads[j], _mm512_set1_epi32(x[j]));
+        *half = _mm512_dpbusd_epi32(*half, _mm512_xor_si512(quads[j], flip), _mm512_set1_epi32(x[j]));
     }
     halves
 }

@@ -6,7 +6,7 @@ use super::{Block, Rows, GROUP, MOST_SCALES};
 use crate::kernels::panel::{join, sixteen_words, QUAD};
 use crate::weights::Format;
 
-/// A group's quants, unsigned: four numbers of each of sixteen rows, and so on.
+/// A group's quants: four numbers of each of sixteen rows, and so on.
 pub(super) type Quads = [__m512i; GROUP / QUAD];
 
 /// The groups of a block that turn `turn` of [`quads`] unpacks: those that lie in the same bytes.
@@ -25,10 +25,7 @@ pub(super) fn quads<B: Block>(rows: Rows, turn: usize, high: &mut Quads) -> [Qua
     let [first, second] = groups::<B>(turn);
     match B::FORMAT {
         Format::Q8_0 => {
-            let mut v = eight_words(rows, 2);
-            for v in &mut v {
-                *v = _mm512_xor_si512(*v, _mm512_set1_epi8(i8::MIN));
-            }
+            let v = eight_words(rows, 2);
             [v, v]
         }
         Format::Q4_0 => nibbles(four_words(rows, 2)),

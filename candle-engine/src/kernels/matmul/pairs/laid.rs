@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{amx, avx512, Disjoint, Rows, BLOCK, LANES, TILE};
+use crate::kernels::aligned::Aligned;
 use crate::kernels::threads::parallel;
 
 /// About how many pairs of a panel are multiplied by all tiles before the next ones: 32 KiB of a panel, in a
@@ -26,17 +27,15 @@ pub(super) struct Laid<'a> {
 
 impl<'a> Laid<'a> {
     /// Lays tokens out, in one parallel region.
-    pub(super) fn new(x: Rows<f32>, registers: bool, buffer: &'a mut Vec<u32>) -> Self {
+    pub(super) fn new(x: Rows<f32>, registers: bool, buffer: &'a mut Aligned<u32>) -> Self {
         let pairs = x.len.div_ceil(2).next_multiple_of(BLOCK);
         let chunk = if registers { TILE_CHUNK } else { CHUNK };
         let chunks = if x.count <= TILE { 1 } else { ((pairs + chunk / 2) / chunk).max(1) };
         let step = pairs.div_ceil(chunks).next_multiple_of(BLOCK);
         let mut laid = Self { data: &[], tokens: x.count, registers, pairs, step };
         let room = laid.padded() * pairs;
-        if buffer.len() < room {
-            buffer.resize(room, 0);
-        }
-        let data = &mut buffer[..room];
+        buffer.resize(room);
+        let data: &'a mut [u32] = buffer;
         let to = Disjoint::new(data);
         let most = laid.most();
         parallel(x.count.div_ceil(most), |tile| {

@@ -26,6 +26,7 @@ use std::cell::RefCell;
 use self::laid::Laid;
 use super::driver::{gate as apply, Gate};
 use super::{Disjoint, Isa, Rows, Term};
+use crate::kernels::aligned::Aligned;
 use crate::kernels::isa::Tiles;
 
 /// Numbers of a register.
@@ -70,7 +71,7 @@ struct Product<'a> {
 pub(super) fn run(isa: Isa, x: Rows<f32>, w: &Term, gate: Option<&Gate>, y: &Disjoint<f32>) {
     thread_local! {
         /// Kept from call to call: fresh pages cost more than small products.
-        static LAID: RefCell<Vec<u32>> = RefCell::default();
+        static LAID: RefCell<Aligned<u32>> = RefCell::default();
     }
     let mut buffer = LAID.take();
     let turns = x.count.div_ceil(TOKENS);
