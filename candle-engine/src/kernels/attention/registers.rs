@@ -262,7 +262,8 @@ impl Weights {
     }
 
     /// Those of `R` rows that follow the others.
-    #[inline(always)]
+    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    #[inline]
     pub fn set<const R: usize>(&mut self, row: usize, weights: &int8::Weights<R>) {
         if self.seen.is_empty() {
             self.seen.start = row;
@@ -272,9 +273,12 @@ impl Weights {
         self.here[row..row + R].copy_from_slice(&weights.here);
         for (row, pairs) in (row..).zip(&weights.pairs) {
             let [high, low] = &mut self.bytes[row / ROWS];
-            for (i, weight) in pairs.as_flattened().iter().enumerate() {
-                high[row % ROWS][i] = (weight >> 8) as u8;
-                low[row % ROWS][i] = *weight as u8;
+            let (high, low) = (high[row % ROWS].as_mut_ptr(), low[row % ROWS].as_mut_ptr());
+            // SAFETY: a row of weights, and room for its bytes.
+            unsafe {
+                let weights = _mm512_loadu_si512(pairs.as_ptr().cast());
+                _mm256_storeu_si256(high.cast(), _mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(weights)));
+                _mm256_storeu_si256(low.cast(), _mm512_cvtepi16_epi8(weights));
             }
         }
     }

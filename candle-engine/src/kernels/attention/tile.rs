@@ -484,6 +484,7 @@ impl<L: Integers> Planes<Registers<L>> for RegisterPlanes<'_, L> {
         _: &mut [f32],
     ) {
         let weights = int8::weigh(self.level, scores, part, self.scales, max, total);
-        self.weights.borrow_mut().set(self.row.get(), &weights);
+        // SAFETY: the level has these features.
+        unsafe { self.weights.borrow_mut().set(self.row.get(), &weights) };
     }
 }

@@ -119,6 +119,10 @@ impl<B: Block> Source for Rows<'_, B> {
         self.w.len() / self.row_bytes
     }
 
+    fn bytes(&self, rows: Range<usize>) -> &[u8] {
+        &self.w[rows.start * self.row_bytes..rows.end * self.row_bytes]
+    }
+
     fn quantization(&self) -> Quantization {
         let (period, group) = (B::SCALED, GROUP);
         Quantization {

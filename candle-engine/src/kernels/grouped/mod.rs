@@ -249,6 +249,11 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
         self.0.rows
     }
 
+    fn bytes(&self, rows: Range<usize>) -> &[u8] {
+        let bytes = self.0.bits.bytes(self.0.cols);
+        &self.0.quants[rows.start * bytes..rows.end * bytes]
+    }
+
     fn quantization(&self) -> Quantization {
         let w = &self.0;
         Quantization {

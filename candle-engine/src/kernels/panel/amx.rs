@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::tile::Shape;
+use super::tile::{Outlier, Shape};
 use super::{Panel, Quantization, Tile, OCTET, QUAD, SIXTEEN, UNIT};
 use crate::kernels::amx::{self, Tiles};
 
@@ -154,9 +154,7 @@ unsafe fn batches<const N: usize, const MIN: bool>(
         // SAFETY: as above.
         unsafe { rest.advance(TOKENS, from, y) };
         while let Some(outlier) = outliers.next_if(|o| o.input < before.end * q.period) {
-            for (r, y) in y[outlier.token].iter_mut().enumerate() {
-                *y = outlier.value.mul_add(panel.weight(r, outlier.input, q, true), *y);
-            }
+            add_outlier(panel, q, outlier, &mut y[outlier.token]);
         }
         before = these;
     }
@@ -281,6 +279,25 @@ impl<'a, const N: usize, const MIN: bool> Scaling<'a, N, MIN> {
             }
         }
         self.token = end;
+    }
+}
+
+/// Adds the products of an activation that was left out to its token's numbers.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn add_outlier(panel: &Panel, q: &Quantization, outlier: &Outlier, y: &mut [f32; ROWS]) {
+    let (input, period) = (outlier.input, outlier.input / q.period);
+    let scales = halves(&panel.scales, period);
+    let mins = if q.has_min { halves(&panel.mins, period) } else { [_mm512_setzero_ps(); 2] };
+    let lines: &[_; 2] = &panel.lines.as_chunks().0[input / QUAD];
+    let (value, shift) = (_mm512_set1_ps(outlier.value), _mm_cvtsi32_si128(24 - 8 * (input % QUAD) as i32));
+    for (h, y) in y.as_chunks_mut::<SIXTEEN>().0.iter_mut().enumerate() {
+        // SAFETY: a line of quants and sixteen numbers.
+        unsafe {
+            let quads = _mm512_load_si512((&raw const lines[h]).cast());
+            let quants = _mm512_srai_epi32::<24>(_mm512_sll_epi32(quads, shift));
+            let weights = _mm512_fmadd_ps(scales[h], _mm512_cvtepi32_ps(quants), mins[h]);
+            _mm512_storeu_ps(y.as_mut_ptr(), _mm512_fmadd_ps(value, weights, _mm512_loadu_ps(y.as_ptr())));
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use std::ops::Range;
 use crate::kernels::act::{act_mul_on, Act};
 use crate::kernels::aligned::Aligned;
 use crate::kernels::isa::{Dot, Tiles};
-use crate::kernels::threads::{parallel, parallel_ranges, Disjoint};
+use crate::kernels::prefetch::Stream;
+use crate::kernels::threads::{parallel, parallel_ranges, threads, Disjoint};
 use crate::kernels::Isa;
 
 use super::tile::{Shape, TILE};
@@ -21,6 +22,9 @@ pub trait Source: Sync {
 
     /// Rows.
     fn rows(&self) -> usize;
+
+    /// The bytes of some rows' quants.
+    fn bytes(&self, rows: Range<usize>) -> &[u8];
 
     /// What it wants of the activations.
     fn quantization(&self) -> Quantization;
@@ -246,7 +250,8 @@ fn many<S: Source, G, const ROWS: usize>(
     let together = if m * q.k < TOKEN_BYTES { 1 } else { (PANEL_BYTES / (ROWS * q.k)).clamp(1, 4) };
     // The sums of some panels' rows: what `out` gets, tile by tile, with the number of the panel and of the tile's
     // first row.
-    let products = |w: &S, rows: &Range<usize>, scratch: &mut Scratch, out: &mut Out<ROWS>| {
+    // Meanwhile what is packed next is asked for.
+    let products = |w: &S, rows: &Range<usize>, next: &[u8], scratch: &mut Scratch, out: &mut Out<ROWS>| {
         let Scratch { panels, sums } = scratch;
         let count = rows.len().div_ceil(ROWS);
         panels.resize_with(count.max(panels.len()), Panel::default);
@@ -255,6 +260,8 @@ fn many<S: Source, G, const ROWS: usize>(
             w.pack(isa, from, less, panel);
         }
         sums.resize(count * m * ROWS);
+        let share = next.len() / (count * x.tiles().len() * q.periods().div_ceil(chunk)) + 1;
+        let mut next = Stream::later(next);
         for first in (0..q.periods()).step_by(chunk) {
             let end = q.periods().min(first + chunk);
             let sums = sums.as_chunks_mut().0.chunks_exact_mut(m);
@@ -262,6 +269,7 @@ fn many<S: Source, G, const ROWS: usize>(
                 let mut first_row = 0;
                 for tile in x.tiles() {
                     let sums = &mut sums[first_row..first_row + tile.len];
+                    next.read(share);
                     multiply(panel, tile, first..end, sums);
                     if end == q.periods() {
                         out(p, first_row, if q.precise { join(sums) } else { sums });
@@ -274,7 +282,10 @@ fn many<S: Source, G, const ROWS: usize>(
     let y = Disjoint::new(y);
     parallel(n.div_ceil(ROWS * together), |task| {
         let _guard = begin();
-        let rows = task * ROWS * together..n.min((task + 1) * ROWS * together);
+        let rows_of = |task: usize| n.min(task * ROWS * together)..n.min((task + 1) * ROWS * together);
+        let rows = rows_of(task);
+        // Of the task that this thread takes next if the others keep pace.
+        let next = w.bytes(rows_of(task + threads()));
         // Outputs go out between products, which hide that they come from memory.
         let write = |p: usize, first: usize, sums: &[[f32; ROWS]]| {
             let from = rows.start + p * ROWS;
@@ -285,11 +296,11 @@ fn many<S: Source, G, const ROWS: usize>(
             }
         };
         SCRATCH.with_borrow_mut(|[scratch, up_scratch]| match up {
-            None => products(w, &rows, scratch, &mut |p, first, sums| write(p, first, sums)),
+            None => products(w, &rows, next, scratch, &mut |p, first, sums| write(p, first, sums)),
             Some((up, act)) => {
-                products(w, &rows, scratch, &mut |_, _, _| ());
+                products(w, &rows, up.bytes(rows.clone()), scratch, &mut |_, _, _| ());
                 let gates = scratch.sums.as_chunks_mut().0;
-                products(up, &rows, up_scratch, &mut |p, first, ups| {
+                products(up, &rows, next, up_scratch, &mut |p, first, ups| {
                     let gates = &mut gates[p * m + first..][..ups.len()];
                     act_mul_on(isa, act, gates.as_flattened_mut(), ups.as_flattened());
                     write(p, first, gates);
