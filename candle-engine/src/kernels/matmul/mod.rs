@@ -130,7 +130,7 @@ impl<'a> Dense<'a> {
 /// y = x · Wᵀ + b
 ///
 /// Shapes: `x [t, k]`, `w [n, k]`, `bias [n]` → `y [t, n]`. Accumulates in f32. Rounds `x` to bf16 where `w` is in it and
-/// the level is `avx512bf16`.
+/// the level is `avx512bf16` or `amx`.
 ///
 /// # Panics
 ///
