@@ -6,10 +6,12 @@
     benches/compare/llm.py --cache /tmp/compare --dry-run                  # what is there, and what would be done
 
 The first run builds llama-cpp-python from PyPI for this machine (GGML_NATIVE; twenty minutes on two cores) into a virtual
-environment of its own, and writes the models; both stay in the cache. Before a file is measured, both engines must
-agree on what it computes. Every figure is from a process of its own, the engines in turn, warmed up, and what counts
-is the median over the rounds. Each figure is kept as it comes: a run that was interrupted goes on where it was. At
-another commit of this repository all is measured again.
+environment of its own, and writes the models; both stay in the cache. The compiler is that of CC and CXX: where the CPU
+has AMX, what GCC 12 makes of llama.cpp crashes, and clang 14 needs `CFLAGS="$F" CXXFLAGS="$F"`, F being `-D__AMX_TILE__
+-D__AMX_INT8__`, to use it at all. Before a file is measured, both engines must agree on what it computes. Every figure
+is from a process of its own, the engines in turn, warmed up, and what counts is the median over the rounds. Each figure
+is kept as it comes: a run that was interrupted goes on where it was. At another commit of this repository all is
+measured again.
 
 A row is a test, a format and a shape: pp512 is a prompt of 512, tg64 64 tokens one by one, x8 of eight sequences
 together, @d4096 after 4096 tokens, first the seconds from loading to the first token of a prompt of 16. llama.cpp's

@@ -4,11 +4,11 @@
     benches/compare/speech.py --cache /tmp/compare            # all: a quarter of an hour, after the first
     benches/compare/speech.py --cache /tmp/compare --shapes whisper-tiny --engines faster-whisper-int8
 
-The first run installs the peers from PyPI into a virtual environment, whisper.cpp compiled for this machine, and writes
-models of random weights in the shapes of tiny and base; all stay in the cache. Each figure is from a process of its own,
-bound to as many CPUs as it has threads; the engines take turns, and what counts is the median over the rounds. `program`
-transcribes a minute of audio: for ours and whisper.cpp's the whole process, for those that live in Python what
-comes after the libraries have been imported.
+The first run installs the peers from PyPI into a virtual environment, whisper.cpp compiled for this machine (where it
+has AMX as llm.py says), and writes models of random weights in the shapes of tiny and base; all stay in the cache. Each
+figure is from a process of its own, bound to as many CPUs as it has threads; the engines take turns, and what counts is
+the median over the rounds. `program` transcribes a minute of audio: for ours and whisper.cpp's the whole process, for
+those that live in Python what comes after the libraries have been imported.
 """
 
 import argparse

@@ -96,7 +96,8 @@ fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
 
 /// Whether kernels round the inputs of matrices, those in bf16.
 fn rounds(model: &Model) -> bool {
-    matches!(Isa::best().name(), "avx512bf16" | "amx") && model.totals().iter().any(|total| total.format == Format::BF16)
+    matches!(Isa::best().name(), "avx512bf16" | "amx")
+        && model.totals().iter().any(|total| total.format == Format::BF16)
 }
 
 fn share(got: &[f32], expected: &[f32]) -> f32 {

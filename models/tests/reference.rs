@@ -101,7 +101,8 @@ fn argmax(logits: &[f32]) -> u32 {
 
 /// Whether kernels round the inputs of a model's matrices.
 fn rounds(model: &Model) -> bool {
-    matches!(Isa::best().name(), "avx512bf16" | "amx") && model.totals().iter().any(|total| total.format == Format::BF16)
+    matches!(Isa::best().name(), "avx512bf16" | "amx")
+        && model.totals().iter().any(|total| total.format == Format::BF16)
 }
 
 /// Fails if the differences' root mean square is more than a share of what is expected.

@@ -16,7 +16,7 @@ pub struct Isa {
     level: Level,
     dot: Dot,
     pairs: Pairs,
-    tiles: Tiles,
+    registers: Registers,
 }
 
 /// What float kernels are compiled for, each with the features that they may enable.
@@ -65,7 +65,7 @@ pub(crate) enum Pairs {
 
 /// What kernels on matrix registers, of bytes and of bf16, are compiled for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tiles {
+pub(crate) enum Registers {
     /// There are none.
     None,
     /// `amx-tile,amx-int8,amx-bf16`, by assembly
@@ -75,27 +75,49 @@ pub(crate) enum Tiles {
 
 /// Every level of this architecture, from the plainest to the widest.
 const ALL: &[(&str, Isa)] = &[
-    ("scalar", Isa { level: Level::Scalar, dot: Dot::Scalar, pairs: Pairs::Widened, tiles: Tiles::None }),
+    (
+        "scalar",
+        Isa { level: Level::Scalar, dot: Dot::Scalar, pairs: Pairs::Widened, registers: Registers::None },
+    ),
     #[cfg(target_arch = "x86_64")]
-    ("avx2", Isa { level: Level::Avx2, dot: Dot::Avx2, pairs: Pairs::Widened, tiles: Tiles::None }),
+    ("avx2", Isa { level: Level::Avx2, dot: Dot::Avx2, pairs: Pairs::Widened, registers: Registers::None }),
     #[cfg(target_arch = "x86_64")]
-    ("avxvnni", Isa { level: Level::Avx2, dot: Dot::AvxVnni, pairs: Pairs::Widened, tiles: Tiles::None }),
+    (
+        "avxvnni",
+        Isa { level: Level::Avx2, dot: Dot::AvxVnni, pairs: Pairs::Widened, registers: Registers::None },
+    ),
     #[cfg(target_arch = "x86_64")]
-    ("avx512", Isa { level: Level::Avx512, dot: Dot::Avx2, pairs: Pairs::Widened, tiles: Tiles::None }),
+    (
+        "avx512",
+        Isa { level: Level::Avx512, dot: Dot::Avx2, pairs: Pairs::Widened, registers: Registers::None },
+    ),
     #[cfg(target_arch = "x86_64")]
     (
         "avx512vnni",
-        Isa { level: Level::Avx512, dot: Dot::Avx512Vnni, pairs: Pairs::Widened, tiles: Tiles::None },
+        Isa { level: Level::Avx512, dot: Dot::Avx512Vnni, pairs: Pairs::Widened, registers: Registers::None },
     ),
     #[cfg(target_arch = "x86_64")]
     (
         "avx512bf16",
-        Isa { level: Level::Avx512, dot: Dot::Avx512Vnni, pairs: Pairs::Avx512Bf16, tiles: Tiles::None },
+        Isa {
+            level: Level::Avx512,
+            dot: Dot::Avx512Vnni,
+            pairs: Pairs::Avx512Bf16,
+            registers: Registers::None,
+        },
     ),
     #[cfg(target_arch = "x86_64")]
-    ("amx", Isa { level: Level::Avx512, dot: Dot::Avx512Vnni, pairs: Pairs::Avx512Bf16, tiles: Tiles::Amx }),
+    (
+        "amx",
+        Isa {
+            level: Level::Avx512,
+            dot: Dot::Avx512Vnni,
+            pairs: Pairs::Avx512Bf16,
+            registers: Registers::Amx,
+        },
+    ),
     #[cfg(target_arch = "aarch64")]
-    ("neon", Isa { level: Level::Neon, dot: Dot::Scalar, pairs: Pairs::Widened, tiles: Tiles::None }),
+    ("neon", Isa { level: Level::Neon, dot: Dot::Scalar, pairs: Pairs::Widened, registers: Registers::None }),
 ];
 
 impl Level {
@@ -149,7 +171,7 @@ impl Pairs {
     }
 }
 
-impl Tiles {
+impl Registers {
     /// Whether this CPU, and the system on it, have the features listed at the level.
     fn is_supported(self) -> bool {
         match self {
@@ -167,7 +189,7 @@ impl Isa {
             isa.level.is_supported()
                 && isa.dot.is_supported()
                 && isa.pairs.is_supported()
-                && isa.tiles.is_supported()
+                && isa.registers.is_supported()
         };
         ALL.iter().map(|(_, isa)| *isa).filter(supported).collect()
     }
@@ -228,8 +250,8 @@ impl Isa {
     }
 
     /// The level, for a kernel's dispatching `match` that prefers matrix registers.
-    pub(crate) fn tiles(self) -> Tiles {
-        self.tiles
+    pub(crate) fn registers(self) -> Registers {
+        self.registers
     }
 }
 

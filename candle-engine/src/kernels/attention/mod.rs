@@ -35,7 +35,7 @@ pub use self::scores::scores;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::isa::Tiles;
+use super::isa::Registers;
 use super::threads::{parallel, Disjoint};
 use super::{per_isa, Isa};
 use crate::kv::BLOCK;
@@ -191,7 +191,7 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
 fn run(isa: Isa, tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax) {
     if let Some(KvSlice::I8(..)) = tile.sequence.keys.get(tile.blocks().start) {
         #[cfg(target_arch = "x86_64")]
-        if isa.tiles() == Tiles::Amx {
+        if isa.registers() == Registers::Amx {
             // SAFETY: the level exists only after its features were detected.
             return unsafe { registers::run(tile, head, span, q, state) };
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::kernels::act::{act_mul_on, Act};
 use crate::kernels::aligned::Aligned;
-use crate::kernels::isa::{Dot, Tiles};
+use crate::kernels::isa::{Dot, Registers};
 use crate::kernels::prefetch::Stream;
 use crate::kernels::threads::{parallel, parallel_ranges, threads, Disjoint};
 use crate::kernels::Isa;
@@ -159,7 +159,7 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
                 );
             }
             #[cfg(target_arch = "x86_64")]
-            Dot::Avx512Vnni if isa.tiles() == Tiles::Amx && amx::takes(&q) => {
+            Dot::Avx512Vnni if isa.registers() == Registers::Amx && amx::takes(&q) => {
                 let less = q.offset as i8;
                 let q = without(less);
                 tokens.quantize(isa, x, &q, amx::shape(&q));

@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
 use super::SUMS;
-use crate::kernels::isa::{Dot, Isa, Tiles};
+use crate::kernels::isa::{Dot, Isa, Registers};
 
 /// Products of 8-bit integers added to sums in registers, on the calling thread; returns the operations done, two for
 /// each product.
@@ -21,7 +21,7 @@ pub fn dot_products(isa: Isa, rounds: usize) -> usize {
         Dot::AvxVnni => unsafe { x86::avxvnni(rounds) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Dot::Avx512Vnni if isa.tiles() == Tiles::Amx => unsafe { tiles::bytes(rounds) },
+        Dot::Avx512Vnni if isa.registers() == Registers::Amx => unsafe { tiles::bytes(rounds) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Dot::Avx512Vnni => unsafe { x86::avx512vnni(rounds) },

@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
 use super::SUMS;
-use crate::kernels::isa::{Isa, Level, Pairs, Tiles};
+use crate::kernels::isa::{Isa, Level, Pairs, Registers};
 
 /// Fused multiply-adds on registers alone, on the calling thread; returns the floating-point operations done.
 pub fn multiply_adds(isa: Isa, rounds: usize) -> usize {
@@ -27,7 +27,7 @@ pub fn bf16_multiply_adds(isa: Isa, rounds: usize) -> usize {
         Pairs::Widened => multiply_adds(isa, rounds),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this level exists only after its features were detected.
-        Pairs::Avx512Bf16 if isa.tiles() == Tiles::Amx => unsafe { tiles::pairs(rounds) },
+        Pairs::Avx512Bf16 if isa.registers() == Registers::Amx => unsafe { tiles::pairs(rounds) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Pairs::Avx512Bf16 => unsafe { x86::avx512bf16(rounds) },

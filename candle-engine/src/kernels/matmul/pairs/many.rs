@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{amx, apply, avx512, Gate, Line, Product, Sums, Term, ROWS, TILE};
+use super::{amx, apply, avx512, Gate, Line, Product, Sums, Term, ROWS};
 use crate::kernels::prefetch::{prefetch_far, LINE};
 use crate::kernels::threads::{parallel, threads};
 
@@ -95,7 +95,8 @@ impl Product<'_> {
                 } else {
                     (next, 0)
                 };
-                let mut ahead = Ahead::new(next.wrapping_add(2 * pad), w.cols, k.len(), tokens);
+                let tiles = self.x.tiles().count();
+                let mut ahead = Ahead::new(next.wrapping_add(2 * pad), w.cols, k.len(), tiles);
                 for t in self.x.tiles() {
                     ahead.fetch();
                     let (x, sums) = (self.x.tile(&pairs, &t), &mut sums[t.start..][..self.x.width(t.len())]);
@@ -135,10 +136,10 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// For `len` numbers of each row, of `cols`.
-    fn new(at: *const u8, cols: usize, len: usize, tokens: usize) -> Self {
+    /// For `len` numbers of each row, of `cols`, during so many tiles.
+    fn new(at: *const u8, cols: usize, len: usize, tiles: usize) -> Self {
         let lines = (2 * len).div_ceil(LINE) + 1;
-        Self { at, stride: 2 * cols, lines, share: (ROWS * lines).div_ceil(tokens.div_ceil(TILE)), done: 0 }
+        Self { at, stride: 2 * cols, lines, share: (ROWS * lines).div_ceil(tiles), done: 0 }
     }
 
     fn fetch(&mut self) {

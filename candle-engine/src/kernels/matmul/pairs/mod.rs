@@ -27,7 +27,7 @@ use self::laid::Laid;
 use super::driver::{gate as apply, Gate};
 use super::{Disjoint, Isa, Rows, Term};
 use crate::kernels::aligned::Aligned;
-use crate::kernels::isa::Tiles;
+use crate::kernels::isa::Registers;
 
 /// Numbers of a register.
 const LANES: usize = 16;
@@ -75,7 +75,7 @@ pub(super) fn run(isa: Isa, x: Rows<f32>, w: &Term, gate: Option<&Gate>, y: &Dis
     }
     let mut buffer = LAID.take();
     let turns = x.count.div_ceil(TOKENS);
-    let registers = isa.tiles() == Tiles::Amx;
+    let registers = isa.registers() == Registers::Amx;
     let step = x.count.div_ceil(turns).next_multiple_of(if registers { amx::TOKENS } else { TILE });
     for first in (0..x.count).step_by(step) {
         let x = Rows::new(&x.data[first * x.stride..], x.stride, x.len, step.min(x.count - first));

@@ -1,6 +1,6 @@
 use half::bf16;
 
-use crate::kernels::isa::{Pairs, Tiles};
+use crate::kernels::isa::{Pairs, Registers};
 use crate::kernels::matmul::driver;
 use crate::kernels::matmul::{Dense, DenseFormat};
 use crate::kernels::testing::{extremes, numbers, OFFSETS};
@@ -53,7 +53,7 @@ fn check(x: &[f32], w: &[f32], t: usize, n: usize, k: usize, offset: usize) {
         let mut y = vec![0.5; t * n];
         driver::run(isa, x, (dense, None), None, &mut y);
         for (i, y) in y.into_iter().enumerate() {
-            let dot = if isa.tiles() == Tiles::Amx { dot_by_32 } else { dot };
+            let dot = if isa.registers() == Registers::Amx { dot_by_32 } else { dot };
             let expected = dot(&x[i / n * k..][..k], &w[i % n * k..][..k]);
             let same = y == expected || y.is_nan() && expected.is_nan();
             assert!(same, "{isa} t={t} n={n} k={k} offset={offset} [{i}]: {y}, not {expected}");
