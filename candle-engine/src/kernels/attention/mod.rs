@@ -191,7 +191,7 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
 fn run(isa: Isa, tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax) {
     if let Some(KvSlice::I8(..)) = tile.sequence.keys.get(tile.blocks().start) {
         #[cfg(target_arch = "x86_64")]
-        if isa.registers() == Registers::Amx {
+        if isa.registers() == Registers::Amx && tile.rows() >= registers::MANY {
             // SAFETY: the level exists only after its features were detected.
             return unsafe { registers::run(tile, head, span, q, state) };
         }

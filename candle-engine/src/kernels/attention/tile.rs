@@ -39,6 +39,11 @@ impl Tile<'_> {
         self.sees(0).start / BLOCK..self.sees(self.queries - 1).end.div_ceil(BLOCK)
     }
 
+    /// Queries and heads of a group.
+    pub fn rows(&self) -> usize {
+        self.queries * (self.spec.heads.heads / self.spec.heads.kv_heads)
+    }
+
     /// The spans of those blocks.
     pub fn spans(&self) -> Range<usize> {
         let Range { start, end } = self.blocks();
@@ -388,7 +393,7 @@ impl<L: Integers> Planes<Int8<L>> for Int8Planes<'_, L> {
 #[derive(Clone, Copy)]
 struct Registers<L>(L);
 
-/// As [`run_int8`], in matrix registers if there are rows enough.
+/// As [`run_int8`], in matrix registers.
 ///
 /// # Safety
 ///
@@ -403,10 +408,6 @@ pub(super) unsafe fn run_registers<L: Integers>(
     q: &[f32],
     state: &mut Softmax,
 ) {
-    let Heads { heads, kv_heads, .. } = tile.spec.heads;
-    if tile.queries * (heads / kv_heads) < registers::MANY {
-        return run_int8(level, tile, head, spans, q, state);
-    }
     let _tiles = registers::tiles();
     walk(Registers(level), tile, head, spans, q, state);
 }

@@ -44,25 +44,23 @@ pub fn tiles(q: &Quantization) -> Tiles {
     unsafe { Tiles::new([sums, sums, sums, sums, tokens, tokens, rows, rows]) }
 }
 
-/// The sums of some periods, where they are stored: `[N, tokens, rows]`
+/// The sums of a period, where they are stored: `[tokens, rows]`
 #[repr(align(64))]
-struct Sums<const N: usize>(MaybeUninit<[[[i32; ROWS]; TOKENS]; N]>);
+struct Sums(MaybeUninit<[[i32; ROWS]; TOKENS]>);
 
-impl<const N: usize> Sums<N> {
+impl Sums {
     const NONE: Self = Self(MaybeUninit::uninit());
 
-    /// Stores tiles 0 to 3, or those of sixteen tokens, as period `n`.
+    /// Stores tiles 0 to 3, or those of sixteen tokens.
     ///
     /// # Safety
     ///
     /// The [`tiles`] are in use.
     #[inline(always)]
-    unsafe fn store(&mut self, n: usize, tokens: usize) {
-        assert!(n < N, "a period");
+    unsafe fn store(&mut self, tokens: usize) {
         let to: *mut u8 = self.0.as_mut_ptr().cast();
-        // SAFETY: by the contract; there is room for four tiles of each period.
+        // SAFETY: by the contract; there is room for four tiles.
         unsafe {
-            let to = to.add(n * TOKENS * STRIDE);
             amx::store::<0>(to, STRIDE);
             amx::store::<1>(to.add(amx::ROW), STRIDE);
             if tokens > SIXTEEN {
@@ -79,15 +77,16 @@ impl<const N: usize> Sums<N> {
     /// They are.
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     #[inline]
-    unsafe fn load(&self, n: usize, token: usize, h: usize) -> __m512i {
-        debug_assert!(n < N && token < TOKENS && h < 2);
+    unsafe fn load(&self, token: usize, h: usize) -> __m512i {
+        debug_assert!(token < TOKENS && h < 2);
         let from: *const i32 = self.0.as_ptr().cast();
         // SAFETY: by the contract.
-        unsafe { _mm512_load_si512(from.add((n * TOKENS + token) * ROWS + h * SIXTEEN).cast()) }
+        unsafe { _mm512_load_si512(from.add(token * ROWS + h * SIXTEEN).cast()) }
     }
 }
 
-/// Adds the products of a panel's rows and a tile's tokens to `y`, whose numbers count from the second period on.
+/// Adds the products of a panel's rows and a tile's tokens to `y`, whose numbers count from the second period on. The
+/// sums of a period are scaled while the registers work on the next one: a few tokens after each product.
 ///
 /// # Safety
 ///
@@ -101,62 +100,29 @@ pub unsafe fn multiply(
     y: &mut [[f32; ROWS]],
 ) {
     assert!(panel.octets == ROWS / OCTET && y.len() == tile.len && tile.len <= TOKENS, "a tile");
-    let inputs = periods.start * q.period..periods.end * q.period;
-    let outliers = tile.outliers.iter().any(|outlier| inputs.contains(&outlier.input));
-    // Outliers join between periods; long periods leave time enough for what is done after each.
-    let one = outliers || q.period > 2 * amx::ROW;
-    // SAFETY: by the contract.
-    unsafe {
-        match (one, q.has_min) {
-            (true, false) => batches::<1, false>(panel, q, tile, periods, y),
-            (true, true) => batches::<1, true>(panel, q, tile, periods, y),
-            (false, false) => batches::<BATCH, false>(panel, q, tile, periods, y),
-            (false, true) => batches::<BATCH, true>(panel, q, tile, periods, y),
-        }
-    }
-}
-
-/// Short periods that are scaled together, so that `y` is read and written less often.
-const BATCH: usize = 2;
-
-/// Takes `N` periods at once. What they are scaled by is multiplied while the registers work on the next ones: a few
-/// tokens after each product.
-///
-/// # Safety
-///
-/// As [`multiply`].
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn batches<const N: usize, const MIN: bool>(
-    panel: &Panel,
-    q: &Quantization,
-    tile: &Tile,
-    periods: Range<usize>,
-    y: &mut [[f32; ROWS]],
-) {
     let skipped = tile.outliers.partition_point(|o| o.input < periods.start * q.period);
     let mut outliers = tile.outliers[skipped..].iter().peekable();
-    // Of even and odd batches.
-    let mut sums = [Sums::<N>::NONE; 2];
-    let mut before = periods.start..periods.start;
-    let share = TOKENS / (q.period.div_ceil(amx::ROW) * PRODUCTS * N);
-    for turn in 0..=periods.len().div_ceil(N) {
-        let these = before.end..periods.end.min(before.end + N);
+    // Of even and odd turns.
+    let mut sums = [Sums::NONE; 2];
+    let share = TOKENS / (q.period.div_ceil(amx::ROW) * PRODUCTS);
+    let mut before: Option<usize> = None;
+    for (turn, i) in periods.map(Some).chain([None]).enumerate() {
         let [even, odd] = &mut sums;
         let (to, from) = if turn % 2 == 0 { (even, odd) } else { (odd, even) };
-        let mut rest = Scaling::<N, MIN>::new(panel, tile, &before);
-        for (n, i) in these.clone().enumerate() {
-            // SAFETY: by the contract; the last batch was stored.
-            unsafe {
+        let mut rest = Scaling::new(panel, tile, before);
+        // SAFETY: by the contract; the last period was stored.
+        unsafe {
+            if let Some(i) = i {
                 products(panel, q, tile, i, || rest.advance(share, from, y));
-                to.store(n, tile.len);
+                to.store(tile.len);
             }
+            rest.advance(TOKENS, from, y);
         }
-        // SAFETY: as above.
-        unsafe { rest.advance(TOKENS, from, y) };
-        while let Some(outlier) = outliers.next_if(|o| o.input < before.end * q.period) {
+        let done = before.map_or(0, |i| (i + 1) * q.period);
+        while let Some(outlier) = outliers.next_if(|o| o.input < done) {
             add_outlier(panel, q, outlier, &mut y[outlier.token]);
         }
-        before = these;
+        before = i;
     }
 }
 
@@ -202,80 +168,51 @@ unsafe fn products(panel: &Panel, q: &Quantization, tile: &Tile, period: usize, 
     }
 }
 
-/// What the sums of `N` periods, or fewer, are scaled by on their way to `y`.
-struct Scaling<'a, const N: usize, const MIN: bool> {
-    periods: Range<usize>,
-    scales: [[__m512; 2]; N],
-    mins: [[__m512; 2]; N],
-    x_scales: [&'a [f32; TOKENS]; N],
-    x_sums: [&'a [f32; TOKENS]; N],
+/// What the sums of a period are scaled by on their way to `y`.
+struct Scaling<'a> {
+    period: usize,
+    scales: [__m512; 2],
+    x_scales: &'a [f32; TOKENS],
+    /// Mins, and what they are multiplied by, if there are any.
+    mins: Option<([__m512; 2], &'a [f32; TOKENS])>,
     /// The next token.
     token: usize,
     tokens: usize,
 }
 
-impl<'a, const N: usize, const MIN: bool> Scaling<'a, N, MIN> {
+impl<'a> Scaling<'a> {
+    /// Of a period of all tokens, or of nothing.
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     #[inline]
-    fn new(panel: &Panel, tile: &'a Tile, periods: &Range<usize>) -> Self {
-        let (zeros, nothing) = ([[_mm512_setzero_ps(); 2]; N], [&[0.0; TOKENS]; N]);
-        let tokens = if periods.is_empty() { 0 } else { tile.len };
-        let mut scaling = Self {
-            periods: periods.clone(),
-            scales: zeros,
-            mins: zeros,
-            x_scales: nothing,
-            x_sums: nothing,
-            token: 0,
-            tokens,
-        };
-        for (n, i) in periods.clone().enumerate().take(N) {
-            scaling.scales[n] = halves(&panel.scales, i);
-            scaling.x_scales[n] = &tile.scales.as_chunks().0[i];
-            if MIN {
-                scaling.mins[n] = halves(&panel.mins, i);
-                scaling.x_sums[n] = &tile.sums.as_chunks().0[i];
-            }
-        }
-        scaling
+    fn new(panel: &Panel, tile: &'a Tile, period: Option<usize>) -> Self {
+        let (tokens, period) = (period.map_or(0, |_| tile.len), period.unwrap_or(0));
+        let mins = tile.sums.as_chunks().0.get(period).map(|sums| (halves(&panel.mins, period), sums));
+        let (scales, x_scales) = (halves(&panel.scales, period), &tile.scales.as_chunks().0[period]);
+        Self { period, scales, x_scales, mins, token: 0, tokens }
     }
 
     /// Adds the sums of so many more tokens to `y`.
     ///
     /// # Safety
     ///
-    /// Those of these periods are stored.
+    /// Those of this period are stored.
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     #[inline]
-    unsafe fn advance(&mut self, count: usize, sums: &Sums<N>, y: &mut [[f32; ROWS]]) {
+    unsafe fn advance(&mut self, count: usize, sums: &Sums, y: &mut [[f32; ROWS]]) {
         let end = self.tokens.min(self.token + count);
-        let y = &mut y[self.token..end];
-        for (t, y) in (self.token..end).zip(y) {
-            let [mut low, mut high] = [_mm512_setzero_ps(); 2];
-            if self.periods.start > 0 {
-                // SAFETY: two registers of numbers.
-                [low, high] =
-                    unsafe { [_mm512_loadu_ps(y.as_ptr()), _mm512_loadu_ps(y.as_ptr().add(SIXTEEN))] };
-            }
-            for n in 0..N {
-                if n > 0 && n >= self.periods.len() {
-                    break;
+        for (t, y) in (self.token..end).zip(&mut y[self.token..end]) {
+            let x_scale = _mm512_set1_ps(self.x_scales[t]);
+            for (h, y) in y.as_chunks_mut::<SIXTEEN>().0.iter_mut().enumerate() {
+                // SAFETY: by the contract; and sixteen numbers.
+                let (sum, before) = unsafe { (sums.load(t, h), _mm512_loadu_ps(y.as_ptr())) };
+                let before = if self.period == 0 { _mm512_setzero_ps() } else { before };
+                let scale = _mm512_mul_ps(self.scales[h], x_scale);
+                let mut to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, before);
+                if let Some((mins, x_sums)) = self.mins {
+                    to = _mm512_fmadd_ps(_mm512_set1_ps(x_sums[t]), mins[h], to);
                 }
-                let (scales, x_scale) = (self.scales[n], _mm512_set1_ps(self.x_scales[n][t]));
-                // SAFETY: by the contract.
-                let [a, b] = unsafe { [sums.load(n, t, 0), sums.load(n, t, 1)] };
-                low = _mm512_fmadd_ps(_mm512_cvtepi32_ps(a), _mm512_mul_ps(scales[0], x_scale), low);
-                high = _mm512_fmadd_ps(_mm512_cvtepi32_ps(b), _mm512_mul_ps(scales[1], x_scale), high);
-                if MIN {
-                    let (mins, x_sum) = (self.mins[n], _mm512_set1_ps(self.x_sums[n][t]));
-                    low = _mm512_fmadd_ps(x_sum, mins[0], low);
-                    high = _mm512_fmadd_ps(x_sum, mins[1], high);
-                }
-            }
-            // SAFETY: two registers of numbers.
-            unsafe {
-                _mm512_storeu_ps(y.as_mut_ptr(), low);
-                _mm512_storeu_ps(y.as_mut_ptr().add(SIXTEEN), high);
+                // SAFETY: sixteen numbers.
+                unsafe { _mm512_storeu_ps(y.as_mut_ptr(), to) };
             }
         }
         self.token = end;

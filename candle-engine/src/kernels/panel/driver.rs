@@ -159,43 +159,24 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
                 );
             }
             #[cfg(target_arch = "x86_64")]
-            Dot::Avx512Vnni if isa.registers() == Registers::Amx && amx::takes(&q) => {
-                let less = q.offset as i8;
-                let q = without(less);
-                tokens.quantize(isa, x, &q, amx::shape(&q));
-                many(
-                    isa,
-                    w,
-                    up,
-                    &q,
-                    less,
-                    tokens,
-                    y,
-                    || amx::tiles(&q),
-                    |panel, tile, periods, y| {
-                        // SAFETY: as above.
-                        unsafe { amx::multiply(panel, &q, tile, periods, y) }
-                    },
-                );
-            }
-            #[cfg(target_arch = "x86_64")]
             Dot::Avx512Vnni => {
-                let q = without(unsigned);
-                tokens.quantize(isa, x, &q, Shape::in_turn(TILE));
-                many(
-                    isa,
-                    w,
-                    up,
-                    &q,
-                    unsigned,
-                    tokens,
-                    y,
-                    || (),
-                    |panel, tile, periods, y| {
-                        // SAFETY: as above.
-                        unsafe { vnni::avx512::multiply(panel, &q, tile, periods, y) }
-                    },
-                );
+                // One place for both: what they share is large, for each source.
+                let tiles = isa.registers() == Registers::Amx && amx::takes(&q);
+                let less = if tiles { q.offset as i8 } else { unsigned };
+                let q = without(less);
+                let shape = if tiles { amx::shape(&q) } else { Shape::in_turn(TILE) };
+                tokens.quantize(isa, x, &q, shape);
+                let begin = || tiles.then(|| amx::tiles(&q));
+                many(isa, w, up, &q, less, tokens, y, begin, |panel, tile, periods, y| {
+                    // SAFETY: as above.
+                    unsafe {
+                        if tiles {
+                            amx::multiply(panel, &q, tile, periods, y);
+                        } else {
+                            vnni::avx512::multiply(panel, &q, tile, periods, y);
+                        }
+                    }
+                });
             }
         }
     });
