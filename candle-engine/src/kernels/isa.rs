@@ -250,6 +250,7 @@ impl Isa {
     }
 
     /// The level, for a kernel's dispatching `match` that prefers matrix registers.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn registers(self) -> Registers {
         self.registers
     }

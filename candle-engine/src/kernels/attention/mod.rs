@@ -35,6 +35,7 @@ pub use self::scores::scores;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
 use super::isa::Registers;
 use super::threads::{parallel, Disjoint};
 use super::{per_isa, Isa};

@@ -1,5 +1,6 @@
 //! One tile: queries of one sequence and KV head, taken through the blocks that they see.
 
+#[cfg(target_arch = "x86_64")]
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
@@ -40,6 +41,7 @@ impl Tile<'_> {
     }
 
     /// Queries and heads of a group.
+    #[cfg(target_arch = "x86_64")]
     pub fn rows(&self) -> usize {
         self.queries * (self.spec.heads.heads / self.spec.heads.kv_heads)
     }

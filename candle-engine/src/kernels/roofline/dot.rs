@@ -3,7 +3,9 @@
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
 use super::SUMS;
-use crate::kernels::isa::{Dot, Isa, Registers};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::isa::Registers;
+use crate::kernels::isa::{Dot, Isa};
 
 /// Products of 8-bit integers added to sums in registers, on the calling thread; returns the operations done, two for
 /// each product.

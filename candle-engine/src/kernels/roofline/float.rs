@@ -3,7 +3,9 @@
 #[cfg(target_arch = "x86_64")]
 use super::tiles;
 use super::SUMS;
-use crate::kernels::isa::{Isa, Level, Pairs, Registers};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::isa::Registers;
+use crate::kernels::isa::{Isa, Level, Pairs};
 
 /// Fused multiply-adds on registers alone, on the calling thread; returns the floating-point operations done.
 pub fn multiply_adds(isa: Isa, rounds: usize) -> usize {
