@@ -418,7 +418,8 @@ pub(super) unsafe fn run_registers<L: Integers>(
 #[cfg(target_arch = "x86_64")]
 struct RegisterQueries {
     queries: registers::Queries,
-    quads: registers::Quads,
+    keys: registers::Quads,
+    values: registers::Quads,
     weights: registers::Weights,
 }
 
@@ -435,14 +436,19 @@ impl<L: Integers> Multiply for Registers<L> {
     #[inline(always)]
     fn queries(self, q: Vec<f32>, d: usize) -> RegisterQueries {
         let queries = registers::Queries::new(int8::Queries::new(&q, d), q.len() / d.max(1), d);
-        RegisterQueries { queries, quads: Default::default(), weights: Default::default() }
+        RegisterQueries {
+            queries,
+            keys: Default::default(),
+            values: Default::default(),
+            weights: Default::default(),
+        }
     }
 
     #[inline(always)]
     fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, next: usize) {
         let [keys, values] = work.int8_planes(block, next);
         let rows = work.scores.len();
-        let RegisterQueries { queries, quads, .. } = &mut work.queries;
+        let RegisterQueries { queries, keys: quads, .. } = &mut work.queries;
         // SAFETY: the level has matrix registers, and their tiles are in use.
         unsafe { registers::score(queries, &keys, quads, &mut work.scores) };
         let mut weights = std::mem::take(&mut work.queries.weights);
@@ -455,7 +461,14 @@ impl<L: Integers> Multiply for Registers<L> {
         let (weights, d, width) = (planes.weights.into_inner(), work.d, work.width);
         // SAFETY: as above.
         unsafe {
-            registers::add_values(&weights, &values, &mut work.queries.quads, d, width, &mut work.state.sums);
+            registers::add_values(
+                &weights,
+                &values,
+                &mut work.queries.values,
+                d,
+                width,
+                &mut work.state.sums,
+            );
         }
         work.queries.weights = weights;
     }
