@@ -137,14 +137,26 @@ pub(super) fn score<const R: usize, const S: usize, L: Integers>(
     }
 }
 
-/// Weights of a block's positions, and factors of what was summed before and of their sums.
-pub(super) struct Weights<const R: usize> {
-    pub pairs: [[[i16; 2]; BLOCK / 2]; R],
-    pub before: [f32; R],
-    pub here: [f32; R],
+/// A row's weights of a block's positions, and factors of what was summed before and of their sums.
+#[derive(Clone)]
+pub(super) struct Weights {
+    pub pairs: [[i16; 2]; BLOCK / 2],
+    pub before: f32,
+    pub here: f32,
 }
 
-/// Turns scores into weights, which have the values' scales in them, and brings a row's largest score and total up to
+impl Weights {
+    /// Of nothing.
+    pub const NONE: Self = Self { pairs: [[0; 2]; BLOCK / 2], before: 0.0, here: 0.0 };
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// Turns scores into weights of a block, which have the values' scales in them, and brings a row's largest score and total up to
 /// date.
 ///
 /// They are relative to the block's largest score: so small weights, if all of a block are small, keep their precision,
@@ -155,9 +167,10 @@ pub(super) fn weigh<const R: usize, L: Integers>(
     scores: &mut [[f32; BLOCK]; R],
     part: Range<usize>,
     scales: &[f32; BLOCK],
+    weights: &mut [Weights; R],
     max: &mut [f32; R],
     total: &mut [f32; R],
-) -> Weights<R> {
+) {
     let (arith, n) = (level.arith(), <L::A as Arith>::N);
     let mut scales = *scales;
     if part.len() < BLOCK {
@@ -197,47 +210,38 @@ pub(super) fn weigh<const R: usize, L: Integers>(
     for x in scores.as_flattened_mut() {
         *x = exp(arith, *x);
     }
-    let mut weights = Weights { pairs: [[[0; 2]; BLOCK / 2]; R], before: [0.0; R], here: [0.0; R] };
     for r in 0..R {
         let [before, here] = [factors[0][r], factors[1][r]];
         total[r] = arith.mul_add(total[r], before, sum(arith, &scores[r]) * here);
-        (weights.before[r], weights.here[r]) = (before, here * factor);
+        (weights[r].before, weights[r].here) = (before, here * factor);
         for at in (0..BLOCK).step_by(n) {
             let weight = arith.mul_v(arith.load(&scores[r][at..]), arith.load(&scales[at..]));
-            level.store_rounded(weight, &mut weights.pairs[r].as_flattened_mut()[at..]);
+            level.store_rounded(weight, &mut weights[r].pairs.as_flattened_mut()[at..]);
         }
     }
-    weights
 }
 
-/// Adds the values of a block `[BLOCK / 2, d, 2]`, weighted by what the scores say, to a row's sums.
+/// Adds the values of a block `[BLOCK / 2, d, 2]`, weighted, to the rows' sums.
 ///
-/// Shapes: `sums [R, width]`, `width` being `d` or more, in whole blocks. `P` registers of columns at a time. The
-/// scores are no longer needed.
+/// Shapes: `sums [R, width]`, `width` being `d` or more, in whole blocks. `P` registers of columns at a time.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // what an online softmax has
 pub(super) fn add_values<const R: usize, const P: usize, L: Integers>(
     level: L,
-    scores: &mut [[f32; BLOCK]; R],
+    weights: &[Weights; R],
     part: Range<usize>,
     values: &Plane<i8>,
     d: usize,
-    max: &mut [f32; R],
-    total: &mut [f32; R],
     sums: &mut [f32],
 ) {
     let n = <L::A as Arith>::N;
-    values.fetch_scales();
-    let scales = values.scales.expect("scales of an int8 cache");
     let pairs = part.start / 2..part.end.div_ceil(2);
-    let weights = weigh(level, scores, part, scales, max, total);
     let mut column = 0;
     while column + P * n <= d {
-        panel::<R, P, L>(level, &weights, pairs.clone(), values, d, column, sums);
+        panel::<R, P, L>(level, weights, pairs.clone(), values, d, column, sums);
         column += P * n;
     }
     while column < d {
-        panel::<R, 1, L>(level, &weights, pairs.clone(), values, d, column, sums);
+        panel::<R, 1, L>(level, weights, pairs.clone(), values, d, column, sums);
         column += n;
     }
 }
@@ -246,7 +250,7 @@ pub(super) fn add_values<const R: usize, const P: usize, L: Integers>(
 #[inline(always)]
 fn panel<const R: usize, const P: usize, L: Integers>(
     level: L,
-    weights: &Weights<R>,
+    weights: &[Weights; R],
     pairs: Range<usize>,
     values: &Plane<i8>,
     d: usize,
@@ -271,8 +275,8 @@ fn panel<const R: usize, const P: usize, L: Integers>(
             }
             columns[p] = level.load(&numbers[2 * p * n..]);
         }
-        for (acc, pairs) in acc.iter_mut().zip(&weights.pairs) {
-            let weight = level.splat(pairs[j]);
+        for (acc, weights) in acc.iter_mut().zip(weights) {
+            let weight = level.splat(weights.pairs[j]);
             for p in 0..P {
                 acc[p] = level.dot(acc[p], columns[p], weight);
             }
@@ -282,8 +286,8 @@ fn panel<const R: usize, const P: usize, L: Integers>(
         let sums = &mut sums[r * width + column..][..P * n];
         for p in 0..P {
             let sums = &mut sums[p * n..];
-            let before = arith.mul_v(arith.load(sums), arith.splat(weights.before[r]));
-            let added = arith.mul_add_v(level.to_floats(acc[r][p]), arith.splat(weights.here[r]), before);
+            let before = arith.mul_v(arith.load(sums), arith.splat(weights[r].before));
+            let added = arith.mul_add_v(level.to_floats(acc[r][p]), arith.splat(weights[r].here), before);
             arith.store(added, sums);
         }
     }

@@ -1,6 +1,6 @@
 //! Attention over a cache of key and value blocks.
 //!
-//! One task takes a tile of queries of one KV head through the blocks that they see, in the order of absolute
+//! One task takes a tile of queries of one KV head, or of few queries some, through the blocks that they see, in the order of absolute
 //! positions, with the online softmax of Milakov and Gimelshein (2018); no `[t, s]` matrix exists. A block's
 //! keys and values are read, and widened, once for all queries of the tile and all query heads of the group,
 //! while those of the next are fetched.
@@ -32,17 +32,16 @@ mod tests;
 pub use self::cache::{append_keys, append_values, KvSlice, KvSliceMut};
 pub use self::scores::scores;
 
-use std::ops::Range;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 use super::isa::Registers;
-use super::threads::{parallel, Disjoint};
+use super::threads::{parallel, threads, Disjoint};
 use super::{per_isa, Isa};
 use crate::kv::BLOCK;
 use integers::per_integers;
 use softmax::Softmax;
-use tile::Tile;
+use tile::{Task, Tile, HEADS};
 
 /// Heads of the queries, and of the keys and values that groups of them share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +85,10 @@ pub struct SequenceKv<'a> {
 /// Rows (queries × heads of a group) of one tile: enough to hide the widening of a block, few enough for
 /// the tile's queries, sums and scores to stay in a level-2 cache.
 const TILE_ROWS: usize = 64;
+
+/// Rows of KV heads that one task takes through a block together: of few rows what each waits for would be most of the
+/// time, and of keys that follow each other in a block a CPU sees what is read next.
+const TASK_ROWS: usize = 16;
 
 /// Blocks of one span: some ten microseconds of one core where a step reads them.
 const SPAN: usize = 32;
@@ -136,34 +139,44 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
 
     let mut tasks = Vec::new();
     for tile in &tiles {
-        for head in 0..kv_heads {
-            let spans = tile.spans();
-            if tile.queries * group < TILE_ROWS / 2 {
-                tasks.extend(spans.map(|span| Task { tile, head, spans: span..span + 1 }));
+        // A row's bits do not depend on what is in its task: so these may follow from the number of threads. A single
+        // span is over before it pays.
+        let most = (TASK_ROWS / tile.rows()).clamp(1, HEADS);
+        let chunks = match tiles.len() * tile.spans().len() {
+            1 => kv_heads,
+            parts => kv_heads.div_ceil(most).max((2 * threads()).div_ceil(parts)),
+        };
+        let together = kv_heads.div_ceil(chunks);
+        for head in (0..kv_heads).step_by(together) {
+            let (heads, spans) = (head..kv_heads.min(head + together), tile.spans());
+            if tile.rows() < TILE_ROWS / 2 {
+                let span = |span| Task { tile, heads: heads.clone(), spans: span..span + 1 };
+                tasks.extend(spans.map(span));
             } else {
-                tasks.push(Task { tile, head, spans });
+                tasks.push(Task { tile, heads, spans });
             }
         }
     }
     let done: Vec<OnceLock<Softmax>> = tasks.iter().map(|_| OnceLock::new()).collect();
     let out = Disjoint::new(out);
-    let state = |tile: &Tile| Softmax::new(tile.queries * group, head_dim.next_multiple_of(BLOCK));
-    let write = |tile: &Tile, head: usize, state: &Softmax| {
-        for query in 0..tile.queries {
-            for i in 0..group {
-                let row = (tile.row + query) * heads + head * group + i;
-                // SAFETY: a row belongs to one tile and KV head, which one caller writes, once.
-                let out = unsafe { out.range(row * head_dim, head_dim) };
-                state.write(query * group + i, out);
-            }
+    let state = |Task { tile, heads, .. }: &Task| {
+        Softmax::new(heads.len() * tile.rows(), head_dim.next_multiple_of(BLOCK))
+    };
+    let write = |Task { tile, heads: of, .. }: &Task, state: &Softmax| {
+        for i in 0..of.len() * tile.rows() {
+            let (head, query) = (of.start + i / tile.rows(), i % tile.rows() / group);
+            let row = (tile.row + query) * heads + head * group + i % group;
+            // SAFETY: a row belongs to one tile and KV head, which one caller writes, once.
+            let out = unsafe { out.range(row * head_dim, head_dim) };
+            state.write(i, out);
         }
     };
     let task = |i: usize| {
-        let Task { tile, head, ref spans } = tasks[i];
-        let (mut sums, whole) = (state(tile), *spans == tile.spans());
-        run(isa, tile, head, spans.clone(), q, &mut sums);
+        let (mut sums, whole) = (state(&tasks[i]), tasks[i].spans == tasks[i].tile.spans());
+        // What this thread takes next if the others keep pace.
+        run(isa, [&tasks[i], tasks.get(i + threads()).unwrap_or(&tasks[i])], q, &mut sums);
         if whole {
-            write(tile, head, &sums);
+            write(&tasks[i], &sums);
         } else {
             // Each task is run once.
             let _ = done[i].set(sums);
@@ -176,37 +189,28 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
     }
 
     let mut done = done.into_iter().map(OnceLock::into_inner);
-    for spans in tasks.chunk_by(|a, b| std::ptr::eq(a.tile, b.tile) && a.head == b.head) {
+    for spans in tasks.chunk_by(|a, b| std::ptr::eq(a.tile, b.tile) && a.heads == b.heads) {
         let parts: Vec<Softmax> = done.by_ref().take(spans.len()).flatten().collect();
-        let Task { tile, head, .. } = spans[0];
         if !parts.is_empty() {
-            let (parts, sums) = (&parts[..], &mut state(tile));
+            let (parts, sums) = (&parts[..], &mut state(&spans[0]));
             per_isa!(isa, tile::merge, (parts: &[Softmax], sums: &mut Softmax));
-            write(tile, head, sums);
+            write(&spans[0], sums);
         }
     }
 }
 
-/// [`tile::run`] on a level. Not inlined: the two places that run tasks would each get all levels.
+/// [`tile::run`] of the first task on a level. Not inlined: the two places that run tasks would each get all levels.
 #[inline(never)]
-fn run(isa: Isa, tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax) {
+fn run(isa: Isa, tasks: [&Task; 2], q: &[f32], state: &mut Softmax) {
+    let tile = tasks[0].tile;
     if let Some(KvSlice::I8(..)) = tile.sequence.keys.get(tile.blocks().start) {
         #[cfg(target_arch = "x86_64")]
         if isa.registers() == Registers::Amx && tile.rows() >= registers::MANY {
             // SAFETY: the level exists only after its features were detected.
-            return unsafe { registers::run(tile, head, span, q, state) };
+            return unsafe { registers::run(tasks, q, state) };
         }
-        per_integers!(isa, tile::run_int8, (
-            tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax
-        ));
+        per_integers!(isa, tile::run_int8, (tasks: [&Task; 2], q: &[f32], state: &mut Softmax));
     } else {
-        per_isa!(isa, tile::run, (tile: &Tile, head: usize, span: Range<usize>, q: &[f32], state: &mut Softmax));
+        per_isa!(isa, tile::run, (tasks: [&Task; 2], q: &[f32], state: &mut Softmax));
     }
-}
-
-/// Some spans of a tile and KV head.
-struct Task<'a> {
-    tile: &'a Tile<'a>,
-    head: usize,
-    spans: Range<usize>,
 }

@@ -31,35 +31,60 @@ impl Number for f16 {
     }
 }
 
+/// Keys or values of one block, of some heads.
+#[derive(Clone, Copy)]
+pub(super) struct Side<'a, N> {
+    /// `[heads, size]`
+    pub numbers: &'a [N],
+    /// Numbers of a head.
+    pub size: usize,
+    /// What a position's numbers are to be multiplied by, if they are integers: `[heads]`.
+    pub scales: Option<&'a [[f32; BLOCK]]>,
+    /// Where numbers and scales begin that are read soon: they are fetched meanwhile.
+    pub ahead: (*const N, *const [f32; BLOCK]),
+}
+
+impl<'a, N> Side<'a, N> {
+    #[inline(always)]
+    pub fn plane(&self, head: usize) -> Plane<'a, N> {
+        Plane {
+            numbers: &self.numbers[head * self.size..][..self.size],
+            scales: self.scales.map(|scales| &scales[head]),
+            ahead: (self.ahead.0.wrapping_add(head * self.size), self.ahead.1.wrapping_add(head)),
+        }
+    }
+}
+
 /// A head's keys or values of one block.
 #[derive(Clone, Copy)]
 pub(super) struct Plane<'a, N> {
     pub numbers: &'a [N],
-    /// What a position's numbers are to be multiplied by, if they are integers.
     pub scales: Option<&'a [f32; BLOCK]>,
-    /// Numbers that are read soon, as many, and their scales: they are fetched meanwhile.
-    pub ahead: (&'a [N], Option<&'a [f32; BLOCK]>),
+    ahead: (*const N, *const [f32; BLOCK]),
 }
 
 impl<'a, N> Plane<'a, N> {
     /// Numbers that lie in a cache of the CPU: nothing needs to be fetched.
     pub fn near(numbers: &'a [N], scales: Option<&'a [f32; BLOCK]>) -> Self {
-        Self { numbers, scales, ahead: (numbers, scales) }
+        Self {
+            numbers,
+            scales,
+            ahead: (numbers.as_ptr(), scales.map_or(std::ptr::null(), std::ptr::from_ref)),
+        }
     }
 
     /// Starts to read the line that holds the number at `at` of those ahead.
     #[inline(always)]
     pub fn fetch(&self, at: usize) {
-        prefetch_far(self.ahead.0.as_ptr().wrapping_add(at).cast());
+        prefetch_far(self.ahead.0.wrapping_add(at).cast());
     }
 
     /// Starts to read the scales of those ahead.
     #[inline(always)]
     pub fn fetch_scales(&self) {
-        if let Some(scales) = self.ahead.1 {
-            prefetch_far((&raw const scales[0]).cast());
-            prefetch_far((&raw const scales[BLOCK / 2]).cast());
-        }
+        let scales: *const f32 = self.ahead.1.cast();
+        prefetch_far(scales.cast());
+        prefetch_far(scales.wrapping_add(BLOCK / 2).cast());
     }
 }
 

@@ -10,16 +10,16 @@ use super::int8;
 use super::integers::Avx512Vnni;
 use super::number::Plane;
 use super::softmax::Softmax;
-use super::tile::{self, Tile};
+use super::tile::{self, Task};
 use crate::kernels::amx::{self, Shape, Tiles, ROW, ROWS};
 use crate::kernels::prefetch::LINE;
 use crate::kv::BLOCK;
 
 /// [`tile::run_int8`] on this level.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn run(tile: &Tile, head: usize, spans: Range<usize>, q: &[f32], state: &mut Softmax) {
+pub(super) fn run(tasks: [&Task; 2], q: &[f32], state: &mut Softmax) {
     // SAFETY: this function runs only where its features are, and matrix registers.
-    unsafe { tile::run_registers(Avx512Vnni::new(), tile, head, spans, q, state) };
+    unsafe { tile::run_registers(Avx512Vnni::new(), tasks, q, state) };
 }
 
 /// Rows from which on this is faster.
@@ -264,14 +264,13 @@ impl Weights {
     /// Those of `R` rows that follow the others.
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     #[inline]
-    pub fn set<const R: usize>(&mut self, row: usize, weights: &int8::Weights<R>) {
+    pub fn set<const R: usize>(&mut self, row: usize, weights: &[int8::Weights; R]) {
         if self.seen.is_empty() {
             self.seen.start = row;
         }
         self.seen.end = row + R;
-        self.before[row..row + R].copy_from_slice(&weights.before);
-        self.here[row..row + R].copy_from_slice(&weights.here);
-        for (row, pairs) in (row..).zip(&weights.pairs) {
+        for (row, int8::Weights { pairs, before, here }) in (row..).zip(weights) {
+            (self.before[row], self.here[row]) = (*before, *here);
             let [high, low] = &mut self.bytes[row / ROWS];
             let (high, low) = (high[row % ROWS].as_mut_ptr(), low[row % ROWS].as_mut_ptr());
             // SAFETY: a row of weights, and room for its bytes.

@@ -1,16 +1,16 @@
 //! One tile: queries of one sequence and KV head, taken through the blocks that they see.
 
 #[cfg(target_arch = "x86_64")]
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::integers::Integers;
-use super::number::{Number, Plane};
+use super::number::{Number, Side};
 use super::products::{self, weigh};
 #[cfg(target_arch = "x86_64")]
 use super::registers;
 use super::softmax::Softmax;
-use super::{int8, AttentionSpec, Heads, KvSlice, SequenceKv, SPAN};
+use super::{int8, AttentionSpec, KvSlice, SequenceKv, SPAN};
 use crate::kernels::lanes::Arith;
 use crate::kernels::math::tanh;
 use crate::kv::BLOCK;
@@ -40,8 +40,7 @@ impl Tile<'_> {
         self.sees(0).start / BLOCK..self.sees(self.queries - 1).end.div_ceil(BLOCK)
     }
 
-    /// Queries and heads of a group.
-    #[cfg(target_arch = "x86_64")]
+    /// Rows of one KV head: queries and heads of a group.
     pub fn rows(&self) -> usize {
         self.queries * (self.spec.heads.heads / self.spec.heads.kv_heads)
     }
@@ -53,6 +52,33 @@ impl Tile<'_> {
     }
 }
 
+/// Some spans of a tile and some KV heads.
+pub(super) struct Task<'a> {
+    pub tile: &'a Tile<'a>,
+    pub heads: Range<usize>,
+    pub spans: Range<usize>,
+}
+
+impl Task<'_> {
+    /// The blocks that the tile's queries see of them.
+    #[inline(always)]
+    fn blocks(&self) -> Range<usize> {
+        let Range { start, end } = self.tile.blocks();
+        start.max(self.spans.start * SPAN)..end.min(self.spans.end * SPAN)
+    }
+}
+
+/// A block that is read soon, from some KV head on.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    sequence: &'a SequenceKv<'a>,
+    first_head: usize,
+    block: usize,
+}
+
+/// KV heads of a task at most.
+pub(super) const HEADS: usize = 8;
+
 /// Blocks from what is multiplied to what is fetched: memory takes longer than one block does.
 const AHEAD: usize = 6;
 
@@ -62,116 +88,129 @@ trait Multiply: Copy {
     type A: Arith;
     /// Queries as it wants them.
     type Queries;
+    /// What a row's scores become.
+    type Weights: Clone + Default;
     /// Its arithmetic on floats.
     fn arith(self) -> Self::A;
     /// Queries of rows `q [rows, d]`, scaled.
     fn queries(self, q: Vec<f32>, d: usize) -> Self::Queries;
-    /// Takes in one block and fetches the `next`.
-    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, next: usize);
+    /// Takes in one block and fetches what lies `ahead`.
+    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, ahead: Place<'a>);
 }
 
-/// Keys and values of one block and KV head, and how a level multiplies them.
+/// Keys and values of one block, and how a level multiplies them.
 trait Planes<M: Multiply> {
-    /// Scores of `R` rows from `row` on.
-    fn score<const R: usize>(&self, queries: &M::Queries, row: usize, scores: &mut [[f32; BLOCK]; R]);
-    /// Adds values, weighted by what the scores say, to the sums. The scores are no longer needed.
-    fn add_values<const R: usize>(
+    /// Scores of `R` rows from `row` on, which are a head's.
+    fn score<const R: usize>(
         &self,
+        head: usize,
+        queries: &M::Queries,
+        row: usize,
         scores: &mut [[f32; BLOCK]; R],
+    );
+    /// Turns their scores into weights, and brings their largest scores and totals up to date.
+    #[allow(clippy::too_many_arguments)] // what an online softmax has
+    fn weigh<const R: usize>(
+        &self,
+        head: usize,
+        row: usize,
         part: Range<usize>,
+        scores: &mut [[f32; BLOCK]; R],
+        weights: &mut [M::Weights; R],
         max: &mut [f32; R],
         total: &mut [f32; R],
+    );
+    /// Adds weighted values to their sums.
+    fn add_values<const R: usize>(
+        &self,
+        head: usize,
+        part: Range<usize>,
+        scores: &[[f32; BLOCK]; R],
+        weights: &[M::Weights; R],
         sums: &mut [f32],
     );
 }
 
-/// A tile at work, for one KV head.
+/// A tile at work, for some KV heads.
 struct Work<'a, M: Multiply> {
     tile: &'a Tile<'a>,
-    /// The KV head.
-    head: usize,
-    /// Query heads that share it.
+    /// The KV heads.
+    heads: Range<usize>,
+    /// Query heads that share one.
     group: usize,
     d: usize,
     /// Columns of the sums: `d`, rounded up to whole blocks.
     width: usize,
-    /// Queries `[queries, group, d]`.
+    /// Queries `[heads, queries, group, d]`.
     queries: M::Queries,
     /// The rows' state within the current span.
     state: Softmax,
-    /// Scores in the current block, then weights.
+    /// Scores in the current block, then weights, of floats; beside them what else a level's weights are.
     scores: Vec<[f32; BLOCK]>,
+    weights: Vec<M::Weights>,
     /// A block's keys and values as floats, if that is worth it.
     wide: Vec<f32>,
 }
 
-/// Adds what a tile and KV head sees in some spans of a cache of floats to `state`, whose rows are `[queries, group]`.
+/// Adds what a task sees of a cache of floats to `state`, whose rows are `[heads, queries, group]`, and fetches where the next
+/// task begins.
 #[inline(always)]
-pub(super) fn run<A: Arith>(
-    arith: A,
-    tile: &Tile,
-    head: usize,
-    spans: Range<usize>,
-    q: &[f32],
-    state: &mut Softmax,
-) {
-    walk(Floats(arith), tile, head, spans, q, state);
+pub(super) fn run<A: Arith>(arith: A, tasks: [&Task; 2], q: &[f32], state: &mut Softmax) {
+    walk(Floats(arith), tasks, q, state);
 }
 
 /// As [`run`], of an int8 cache.
 #[inline(always)]
-pub(super) fn run_int8<L: Integers>(
-    level: L,
-    tile: &Tile,
-    head: usize,
-    spans: Range<usize>,
-    q: &[f32],
-    state: &mut Softmax,
-) {
-    walk(Int8(level), tile, head, spans, q, state);
+pub(super) fn run_int8<L: Integers>(level: L, tasks: [&Task; 2], q: &[f32], state: &mut Softmax) {
+    walk(Int8(level), tasks, q, state);
 }
 
 #[inline(always)]
-fn walk<M: Multiply>(
-    multiply: M,
-    tile: &Tile,
-    head: usize,
-    spans: Range<usize>,
-    q: &[f32],
-    state: &mut Softmax,
-) {
-    let Heads { heads, kv_heads, head_dim: d } = tile.spec.heads;
-    let group = heads / kv_heads;
-    let count = tile.queries * group;
+fn walk<M: Multiply>(multiply: M, [task, next]: [&Task; 2], q: &[f32], state: &mut Softmax) {
+    let Task { tile, heads, .. } = task;
+    let (group, d) = (tile.spec.heads.heads / tile.spec.heads.kv_heads, tile.spec.heads.head_dim);
+    let count = heads.len() * tile.rows();
     let width = d.next_multiple_of(BLOCK);
     let mut scaled = Vec::with_capacity(count * d);
-    for query in 0..tile.queries {
-        let from = ((tile.row + query) * heads + head * group) * d;
-        scaled.extend(q[from..from + group * d].iter().map(|q| q * tile.spec.scale));
+    for head in heads.clone() {
+        for query in 0..tile.queries {
+            let from = ((tile.row + query) * tile.spec.heads.heads + head * group) * d;
+            scaled.extend(q[from..from + group * d].iter().map(|q| q * tile.spec.scale));
+        }
     }
     let mut work = Work::<M> {
         tile,
-        head,
+        heads: heads.clone(),
         group,
         d,
         width,
         queries: multiply.queries(scaled, d),
         state: Softmax::new(count, width),
         scores: vec![[0.0; BLOCK]; count],
+        weights: vec![M::Weights::default(); count],
         wide: Vec::new(),
     };
-    let seen = tile.blocks();
-    for span in spans {
-        for block in (span * SPAN).max(seen.start)..((span + 1) * SPAN).min(seen.end) {
-            // What comes after the last is none of this tile's.
-            multiply.block(&mut work, block, (block + AHEAD).min(seen.end - 1));
+    let (blocks, then) = (task.blocks(), next.blocks());
+    for block in blocks.clone() {
+        let ahead = match block + AHEAD {
+            ahead if ahead < blocks.end => {
+                Place { sequence: tile.sequence, first_head: heads.start, block: ahead }
+            }
+            ahead => Place {
+                sequence: next.tile.sequence,
+                first_head: next.heads.start,
+                block: (then.start + ahead - blocks.end).min(then.end - 1),
+            },
+        };
+        multiply.block(&mut work, block, ahead);
+        if (block + 1).is_multiple_of(SPAN) || block + 1 == blocks.end {
+            state.merge(multiply.arith(), &work.state);
+            work.state.reset();
         }
-        state.merge(multiply.arith(), &work.state);
-        work.state.reset();
     }
 }
 
-/// Adds the spans of a tile and KV head to each other, in their order.
+/// Adds the spans of a tile and its heads to each other, in their order.
 #[inline(always)]
 pub(super) fn merge<A: Arith>(arith: A, spans: &[Softmax], state: &mut Softmax) {
     for span in spans {
@@ -180,24 +219,38 @@ pub(super) fn merge<A: Arith>(arith: A, spans: &[Softmax], state: &mut Softmax) 
 }
 
 impl<'a, M: Multiply> Work<'a, M> {
-    /// This head's part of a block's keys and values, which are integers.
+    /// The heads' parts of a block's keys and values, which are integers.
     #[inline(always)]
-    fn int8_planes(&self, block: usize, next: usize) -> [Plane<'a, i8>; 2] {
-        [&self.tile.sequence.keys, &self.tile.sequence.values].map(|x| match [x[block], x[next]] {
+    fn int8_sides(&self, block: usize, ahead: Place<'a>) -> [Side<'a, i8>; 2] {
+        self.slices(block, ahead).map(|x| match x {
             [KvSlice::I8(here, scales), KvSlice::I8(next, next_scales)] => {
-                self.plane([here, next], [Some(scales), Some(next_scales)])
+                let (scales, next_scales) = (scales.as_chunks().0, next_scales.as_chunks().0);
+                let mut side = self.side(ahead, [here, next]);
+                side.scales = Some(&scales[self.heads.clone()]);
+                side.ahead.1 = &raw const next_scales[ahead.first_head];
+                side
             }
             _ => panic!("attention: keys and values of two formats"),
         })
     }
 
-    /// This head's part of a block's keys or values, and of those ahead.
+    /// Keys and values, of a block and of what lies ahead.
     #[inline(always)]
-    fn plane<'b, N>(&self, x: [&'b [N]; 2], [here, ahead]: [Option<&'b [f32]>; 2]) -> Plane<'b, N> {
-        let at = self.head * BLOCK * self.d..(self.head + 1) * BLOCK * self.d;
-        let numbers = |x: &'b [N]| &x[at.clone()];
-        let scales = |scales: Option<&'b [f32]>| scales.map(|scales| &scales.as_chunks().0[self.head]);
-        Plane { numbers: numbers(x[0]), scales: scales(here), ahead: (numbers(x[1]), scales(ahead)) }
+    fn slices(&self, block: usize, ahead: Place<'a>) -> [[KvSlice<'a>; 2]; 2] {
+        let (here, there) = (self.tile.sequence, ahead.sequence);
+        [[here.keys[block], there.keys[ahead.block]], [here.values[block], there.values[ahead.block]]]
+    }
+
+    /// The heads' parts of a block's keys or values, without scales.
+    #[inline(always)]
+    fn side<N>(&self, ahead: Place, [here, next]: [&'a [N]; 2]) -> Side<'a, N> {
+        let size = BLOCK * self.d;
+        Side {
+            numbers: &here[self.heads.start * size..self.heads.end * size],
+            size,
+            scales: None,
+            ahead: (&raw const next[ahead.first_head * size], std::ptr::null()),
+        }
     }
 
     #[inline(always)]
@@ -229,7 +282,7 @@ impl<'a, M: Multiply> Work<'a, M> {
         }
     }
 
-    /// Takes `R` rows from `row` on through the part of a block that they see.
+    /// Takes `R` rows from `row` on, of each head, through the part of a block that they see.
     #[inline(always)]
     fn pass<const R: usize>(
         &mut self,
@@ -238,18 +291,35 @@ impl<'a, M: Multiply> Work<'a, M> {
         part: Range<usize>,
         planes: &impl Planes<M>,
     ) -> usize {
-        let arith = multiply.arith();
-        let scores: &mut [[f32; BLOCK]; R] = (&mut self.scores[row..row + R]).try_into().expect("R rows");
-        planes.score(&self.queries, row, scores);
-        if let Some(cap) = self.tile.spec.softcap {
-            for score in scores.as_flattened_mut() {
-                *score = cap * tanh(arith, *score / cap);
+        let (arith, rows) = (multiply.arith(), self.tile.rows());
+        // The same for each head, and then what waits for it.
+        for head in 0..self.heads.len() {
+            let row = head * rows + row;
+            let scores: &mut [[f32; BLOCK]; R] = (&mut self.scores[row..row + R]).try_into().expect("R rows");
+            planes.score(head, &self.queries, row, scores);
+            if let Some(cap) = self.tile.spec.softcap {
+                for score in scores.as_flattened_mut() {
+                    *score = cap * tanh(arith, *score / cap);
+                }
             }
         }
-        let max = (&mut self.state.max[row..row + R]).try_into().expect("R rows");
-        let total = (&mut self.state.total[row..row + R]).try_into().expect("R rows");
-        let sums = &mut self.state.sums[row * self.width..(row + R) * self.width];
-        planes.add_values(scores, part, max, total, sums);
+        for head in 0..self.heads.len() {
+            let row = head * rows + row;
+            let rows = row..row + R;
+            let scores = (&mut self.scores[rows.clone()]).try_into().expect("R rows");
+            let weights = (&mut self.weights[rows.clone()]).try_into().expect("R rows");
+            let max = (&mut self.state.max[rows.clone()]).try_into().expect("R rows");
+            let total = (&mut self.state.total[rows]).try_into().expect("R rows");
+            planes.weigh::<R>(head, row, part.clone(), scores, weights, max, total);
+        }
+        for head in 0..self.heads.len() {
+            let row = head * rows + row;
+            let rows = row..row + R;
+            let scores = (&self.scores[rows.clone()]).try_into().expect("R rows");
+            let weights = (&self.weights[rows]).try_into().expect("R rows");
+            let sums = &mut self.state.sums[row * self.width..(row + R) * self.width];
+            planes.add_values::<R>(head, part.clone(), scores, weights, sums);
+        }
         R
     }
 }
@@ -261,6 +331,8 @@ struct Floats<A>(A);
 impl<A: Arith> Multiply for Floats<A> {
     type A = A;
     type Queries = Vec<f32>;
+    /// What brings earlier sums to the same scale.
+    type Weights = f32;
 
     #[inline(always)]
     fn arith(self) -> A {
@@ -273,59 +345,89 @@ impl<A: Arith> Multiply for Floats<A> {
     }
 
     #[inline(always)]
-    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, next: usize) {
-        let (keys, values) = (&work.tile.sequence.keys, &work.tile.sequence.values);
+    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, ahead: Place<'a>) {
+        let (arith, d) = (self.0, work.d);
         let mut wide = std::mem::take(&mut work.wide);
-        let (keys, values) = match [keys[block], values[block], keys[next], values[next]] {
-            [KvSlice::F32(k), KvSlice::F32(v), KvSlice::F32(next_k), KvSlice::F32(next_v)] => {
-                (work.plane([k, next_k], [None; 2]), work.plane([v, next_v], [None; 2]))
+        let (keys, values) = match work.slices(block, ahead).as_flattened() {
+            &[KvSlice::F32(k), KvSlice::F32(next_k), KvSlice::F32(v), KvSlice::F32(next_v)] => {
+                (work.side(ahead, [k, next_k]), work.side(ahead, [v, next_v]))
             }
-            [KvSlice::F16(k), KvSlice::F16(v), KvSlice::F16(next_k), KvSlice::F16(next_v)] => {
-                let (keys, values) = (work.plane([k, next_k], [None; 2]), work.plane([v, next_v], [None; 2]));
+            &[KvSlice::F16(k), KvSlice::F16(next_k), KvSlice::F16(v), KvSlice::F16(next_v)] => {
+                let (keys, values) = (work.side(ahead, [k, next_k]), work.side(ahead, [v, next_v]));
                 // Many rows have narrow numbers widened once for all, rather than in each pass.
-                if work.scores.len() < 2 * A::ROWS {
-                    return work.planes(self, block, &FloatPlanes { arith: self.0, keys, values, d: work.d });
+                if work.tile.rows() < 2 * A::ROWS {
+                    return work.planes(self, block, &FloatPlanes { arith, keys, values, d });
                 }
-                let plane = keys.numbers.len();
-                wide.resize(2 * plane, 0.0);
-                let (wide_keys, wide_values) = wide.split_at_mut(plane);
-                keys.widen(self.0, wide_keys);
-                values.widen(self.0, wide_values);
-                (Plane::near(wide_keys, None), Plane::near(wide_values, None))
+                let (size, all) = (keys.size, keys.numbers.len());
+                wide.resize(2 * all, 0.0);
+                let sides = wide.split_at_mut(all);
+                for (side, wide) in [(&keys, sides.0), (&values, sides.1)] {
+                    for (head, wide) in wide.chunks_exact_mut(size).enumerate() {
+                        side.plane(head).widen(arith, wide);
+                    }
+                }
+                let near = |numbers| Side {
+                    numbers,
+                    size,
+                    scales: None,
+                    ahead: (numbers.as_ptr(), std::ptr::null()),
+                };
+                let (keys, values) = wide.split_at(all);
+                (near(keys), near(values))
             }
             _ => panic!("attention: keys and values of two formats"),
         };
         // One place for both formats: the passes are large.
-        work.planes(self, block, &FloatPlanes { arith: self.0, keys, values, d: work.d });
+        work.planes(self, block, &FloatPlanes { arith, keys, values, d });
         work.wide = wide;
     }
 }
 
 struct FloatPlanes<'a, N, A> {
     arith: A,
-    keys: Plane<'a, N>,
-    values: Plane<'a, N>,
+    keys: Side<'a, N>,
+    values: Side<'a, N>,
     d: usize,
 }
 
 impl<N: Number, A: Arith> Planes<Floats<A>> for FloatPlanes<'_, N, A> {
     #[inline(always)]
-    fn score<const R: usize>(&self, queries: &Vec<f32>, row: usize, scores: &mut [[f32; BLOCK]; R]) {
+    fn score<const R: usize>(
+        &self,
+        head: usize,
+        queries: &Vec<f32>,
+        row: usize,
+        scores: &mut [[f32; BLOCK]; R],
+    ) {
         let q: [&[f32]; R] = std::array::from_fn(|r| &queries[(row + r) * self.d..][..self.d]);
-        products::score::<R, 2, N, A>(self.arith, q, &self.keys, scores);
+        products::score::<R, 2, N, A>(self.arith, q, &self.keys.plane(head), scores);
+    }
+
+    #[inline(always)]
+    fn weigh<const R: usize>(
+        &self,
+        _: usize,
+        _: usize,
+        part: Range<usize>,
+        scores: &mut [[f32; BLOCK]; R],
+        weights: &mut [f32; R],
+        max: &mut [f32; R],
+        total: &mut [f32; R],
+    ) {
+        *weights = weigh(self.arith, scores, part, max, total);
     }
 
     #[inline(always)]
     fn add_values<const R: usize>(
         &self,
-        scores: &mut [[f32; BLOCK]; R],
+        head: usize,
         part: Range<usize>,
-        max: &mut [f32; R],
-        total: &mut [f32; R],
+        scores: &[[f32; BLOCK]; R],
+        weights: &[f32; R],
         sums: &mut [f32],
     ) {
-        let rescale = weigh(self.arith, scores, part.clone(), max, total);
-        products::add_values::<R, 2, N, A>(self.arith, scores, part, &rescale, &self.values, self.d, sums);
+        let values = &self.values.plane(head);
+        products::add_values::<R, 2, N, A>(self.arith, scores, part, weights, values, self.d, sums);
     }
 }
 
@@ -336,6 +438,7 @@ struct Int8<L>(L);
 impl<L: Integers> Multiply for Int8<L> {
     type A = L::A;
     type Queries = int8::Queries;
+    type Weights = int8::Weights;
 
     #[inline(always)]
     fn arith(self) -> L::A {
@@ -348,44 +451,68 @@ impl<L: Integers> Multiply for Int8<L> {
     }
 
     #[inline(always)]
-    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, next: usize) {
-        let [keys, values] = work.int8_planes(block, next);
+    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, ahead: Place<'a>) {
+        let [keys, values] = work.int8_sides(block, ahead);
         work.planes(self, block, &Int8Planes { level: self.0, keys, values, d: work.d });
     }
 }
 
 struct Int8Planes<'a, L> {
     level: L,
-    keys: Plane<'a, i8>,
-    values: Plane<'a, i8>,
+    keys: Side<'a, i8>,
+    values: Side<'a, i8>,
     d: usize,
 }
 
 impl<L: Integers> Planes<Int8<L>> for Int8Planes<'_, L> {
     #[inline(always)]
-    fn score<const R: usize>(&self, queries: &int8::Queries, row: usize, scores: &mut [[f32; BLOCK]; R]) {
+    fn score<const R: usize>(
+        &self,
+        head: usize,
+        queries: &int8::Queries,
+        row: usize,
+        scores: &mut [[f32; BLOCK]; R],
+    ) {
+        let keys = &self.keys.plane(head);
         // Of few rows two sums of each score, which do not wait for each other.
         if R <= 2 {
-            int8::score::<R, 2, L>(self.level, queries, row, &self.keys, scores);
+            int8::score::<R, 2, L>(self.level, queries, row, keys, scores);
         } else {
-            int8::score::<R, 1, L>(self.level, queries, row, &self.keys, scores);
+            int8::score::<R, 1, L>(self.level, queries, row, keys, scores);
         }
+    }
+
+    #[inline(always)]
+    fn weigh<const R: usize>(
+        &self,
+        head: usize,
+        _: usize,
+        part: Range<usize>,
+        scores: &mut [[f32; BLOCK]; R],
+        weights: &mut [int8::Weights; R],
+        max: &mut [f32; R],
+        total: &mut [f32; R],
+    ) {
+        let values = self.values.plane(head);
+        values.fetch_scales();
+        let scales = values.scales.expect("scales of an int8 cache");
+        int8::weigh(self.level, scores, part, scales, weights, max, total);
     }
 
     #[inline(always)]
     fn add_values<const R: usize>(
         &self,
-        scores: &mut [[f32; BLOCK]; R],
+        head: usize,
         part: Range<usize>,
-        max: &mut [f32; R],
-        total: &mut [f32; R],
+        _: &[[f32; BLOCK]; R],
+        weights: &[int8::Weights; R],
         sums: &mut [f32],
     ) {
-        let (level, values, d) = (self.level, &self.values, self.d);
+        let (level, values, d) = (self.level, &self.values.plane(head), self.d);
         if 2 * R <= L::A::ROWS {
-            int8::add_values::<R, 4, L>(level, scores, part, values, d, max, total, sums);
+            int8::add_values::<R, 4, L>(level, weights, part, values, d, sums);
         } else {
-            int8::add_values::<R, 2, L>(level, scores, part, values, d, max, total, sums);
+            int8::add_values::<R, 2, L>(level, weights, part, values, d, sums);
         }
     }
 }
@@ -402,16 +529,9 @@ struct Registers<L>(L);
 /// The level has them.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) unsafe fn run_registers<L: Integers>(
-    level: L,
-    tile: &Tile,
-    head: usize,
-    spans: Range<usize>,
-    q: &[f32],
-    state: &mut Softmax,
-) {
+pub(super) unsafe fn run_registers<L: Integers>(level: L, tasks: [&Task; 2], q: &[f32], state: &mut Softmax) {
     let _tiles = registers::tiles();
-    walk(Registers(level), tile, head, spans, q, state);
+    walk(Registers(level), tasks, q, state);
 }
 
 /// Rows of queries, and what lies between the products.
@@ -427,6 +547,8 @@ struct RegisterQueries {
 impl<L: Integers> Multiply for Registers<L> {
     type A = L::A;
     type Queries = RegisterQueries;
+    /// They lie with the queries.
+    type Weights = ();
 
     #[inline(always)]
     fn arith(self) -> L::A {
@@ -445,8 +567,9 @@ impl<L: Integers> Multiply for Registers<L> {
     }
 
     #[inline(always)]
-    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, next: usize) {
-        let [keys, values] = work.int8_planes(block, next);
+    fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, ahead: Place<'a>) {
+        debug_assert_eq!(work.heads.len(), 1, "as many rows as make registers worth it");
+        let [keys, values] = work.int8_sides(block, ahead).map(|side| side.plane(0));
         let rows = work.scores.len();
         let RegisterQueries { queries, keys: quads, .. } = &mut work.queries;
         // SAFETY: the level has matrix registers, and their tiles are in use.
@@ -455,10 +578,9 @@ impl<L: Integers> Multiply for Registers<L> {
         weights.reset(rows);
         values.fetch_scales();
         let scales = values.scales.expect("scales of an int8 cache");
-        let planes =
-            RegisterPlanes { level: self.0, scales, row: Cell::new(0), weights: RefCell::new(weights) };
-        work.planes(self, block, &planes);
-        let (weights, d, width) = (planes.weights.into_inner(), work.d, work.width);
+        let weights = RefCell::new(weights);
+        work.planes(self, block, &RegisterPlanes { level: self.0, scales, weights: &weights });
+        let (weights, d, width) = (weights.into_inner(), work.d, work.width);
         // SAFETY: as above.
         unsafe {
             registers::add_values(
@@ -479,28 +601,39 @@ impl<L: Integers> Multiply for Registers<L> {
 struct RegisterPlanes<'a, L> {
     level: L,
     scales: &'a [f32; BLOCK],
-    row: Cell<usize>,
-    weights: RefCell<registers::Weights>,
+    weights: &'a RefCell<registers::Weights>,
 }
 
 #[cfg(target_arch = "x86_64")]
 impl<L: Integers> Planes<Registers<L>> for RegisterPlanes<'_, L> {
     #[inline(always)]
-    fn score<const R: usize>(&self, _: &RegisterQueries, row: usize, _: &mut [[f32; BLOCK]; R]) {
-        self.row.set(row);
+    fn score<const R: usize>(&self, _: usize, _: &RegisterQueries, _: usize, _: &mut [[f32; BLOCK]; R]) {}
+
+    #[inline(always)]
+    fn weigh<const R: usize>(
+        &self,
+        _: usize,
+        row: usize,
+        part: Range<usize>,
+        scores: &mut [[f32; BLOCK]; R],
+        _: &mut [(); R],
+        max: &mut [f32; R],
+        total: &mut [f32; R],
+    ) {
+        let mut weights = [const { int8::Weights::NONE }; R];
+        int8::weigh(self.level, scores, part, self.scales, &mut weights, max, total);
+        // SAFETY: the level has these features.
+        unsafe { self.weights.borrow_mut().set(row, &weights) };
     }
 
     #[inline(always)]
     fn add_values<const R: usize>(
         &self,
-        scores: &mut [[f32; BLOCK]; R],
-        part: Range<usize>,
-        max: &mut [f32; R],
-        total: &mut [f32; R],
+        _: usize,
+        _: Range<usize>,
+        _: &[[f32; BLOCK]; R],
+        _: &[(); R],
         _: &mut [f32],
     ) {
-        let weights = int8::weigh(self.level, scores, part, self.scales, max, total);
-        // SAFETY: the level has these features.
-        unsafe { self.weights.borrow_mut().set(self.row.get(), &weights) };
     }
 }
