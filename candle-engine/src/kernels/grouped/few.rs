@@ -37,11 +37,11 @@ pub fn matmul<const BITS: u32>(
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
     let whole = range.start + range.len() / SIXTEEN * SIXTEEN;
+    let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole);
     LINES.with_borrow_mut(|lines| {
         lines.clear();
         x.iter().for_each(|x| lay_out::<BITS>(x, lines));
         let all = lines.chunks_exact(lines.len() / x.len());
-        let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole);
         for from in (range.start..whole).step_by(SIXTEEN) {
             scales.read(SIXTEEN * w.scales.len() / w.rows);
             zeros.read(SIXTEEN * w.zeros.unwrap_or_default().len() / w.rows);
@@ -73,11 +73,11 @@ pub fn matmul<const BITS: u32>(
     }
 }
 
-/// What is read of some rows: quants, scales, zero points.
+/// What is read of some rows, sixteen at a time: quants, scales, zero points.
 fn streams(w: &Grouped, rows: Range<usize>) -> [Stream; 3] {
     [w.quants, w.scales, w.zeros.unwrap_or_default()].map(|bytes| {
         let row = bytes.len() / w.rows;
-        Stream::new(&bytes[rows.start * row..rows.end * row])
+        Stream::in_blocks(&bytes[rows.start * row..rows.end * row], SIXTEEN * row)
     })
 }
 
@@ -183,40 +183,48 @@ fn across<const T: usize>(
     out: &mut [[f32; SIXTEEN]; FEW],
 ) -> usize {
     let x = &x[..T];
-    let mut results = Results::<T>::new(w, from, x);
+    let rows = &w.quants[from * w.cols..(from + SIXTEEN) * w.cols];
+    let mut quads = [&[][..]; T];
+    for (quads, x) in quads.iter_mut().zip(x) {
+        *quads = &x.quads[..w.cols.div_ceil(QUAD)];
+    }
     let mut rest = [[0; SIXTEEN]; T];
+    let mut results = Results::<T>::new(w, from, x);
     for first in (0..w.cols).step_by(w.period()) {
         let end = w.cols.min(first + w.period());
         let mut dots = [_mm512_setzero_si512(); T];
-        let mut at = first;
-        while at < end {
-            let here = WIDE.min(end - at);
-            quants.read(SIXTEEN * here);
-            let mut weights = [_mm512_setzero_si512(); SIXTEEN];
-            for (r, weights) in weights.iter_mut().enumerate() {
-                // Unsigned: 128 is added. Past the end of a row activations are zero.
-                let row = &w.row(from + r)[at..at + here];
-                *weights = _mm512_xor_si512(load_line(row), _mm512_set1_epi8(i8::MIN));
-            }
-            let columns = transpose_sixteen(weights);
-            let mut quads = [&[0; SIXTEEN]; T];
-            for ((quads, rest), x) in quads.iter_mut().zip(&mut rest).zip(x) {
-                let from = &x.quads[at / QUAD..][..here.div_ceil(QUAD)];
-                *quads = match from.first_chunk() {
+        for at in (first..end).step_by(WIDE) {
+            quants.read(SIXTEEN * WIDE);
+            let columns = if at + WIDE <= end {
+                // SAFETY: sixteen rows have so many weights from here on.
+                unsafe { sixteen_columns(rows.as_ptr().add(at), w.cols) }
+            } else {
+                let mut some = [[0; WIDE]; SIXTEEN];
+                for (some, row) in some.iter_mut().zip(rows.chunks_exact(w.cols)) {
+                    some[..end - at].copy_from_slice(&row[at..end]);
+                }
+                // SAFETY: sixteen rows of so many.
+                unsafe { sixteen_columns(some.as_ptr().cast(), WIDE) }
+            };
+            // Past the end of the period activations are zero.
+            let mut sixteen = [&[0; SIXTEEN]; T];
+            for ((sixteen, rest), quads) in sixteen.iter_mut().zip(&mut rest).zip(quads) {
+                let quads = &quads[at / QUAD..end.div_ceil(QUAD)];
+                *sixteen = match quads.first_chunk() {
                     Some(sixteen) => sixteen,
                     None => {
                         *rest = [0; SIXTEEN];
-                        rest[..from.len()].copy_from_slice(from);
+                        rest[..quads.len()].copy_from_slice(quads);
                         rest
                     }
                 };
             }
             for j in 0..SIXTEEN {
                 for t in 0..T {
-                    dots[t] = _mm512_dpbusd_epi32(dots[t], columns[j], _mm512_set1_epi32(quads[t][j]));
+                    let x = _mm512_set1_epi32(sixteen[t][j]);
+                    dots[t] = _mm512_dpbusd_epi32(dots[t], columns[j], x);
                 }
             }
-            at += here;
         }
         results.add_period(dots);
     }
@@ -224,6 +232,23 @@ fn across<const T: usize>(
         *out = to_array(y);
     }
     T
+}
+
+/// The first 64 weights of sixteen rows, four by four: a register has four of each row. They are unsigned: 128 is added.
+///
+/// # Safety
+///
+/// So many bytes can be read at `at` and at each of the fifteen multiples of `stride` after it.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+unsafe fn sixteen_columns(at: *const u8, stride: usize) -> [__m512i; SIXTEEN] {
+    let mut rows = [_mm512_setzero_si512(); SIXTEEN];
+    for (r, row) in rows.iter_mut().enumerate() {
+        // SAFETY: by the contract, at any alignment.
+        *row = unsafe { _mm512_loadu_si512(at.add(r * stride).cast()) };
+        *row = _mm512_xor_si512(*row, _mm512_set1_epi8(i8::MIN));
+    }
+    transpose_sixteen(rows)
 }
 
 /// Results of sixteen rows and each token, as the sums come in.
