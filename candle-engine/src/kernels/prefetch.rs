@@ -7,9 +7,6 @@ pub(super) const LINE: usize = 64;
 /// latency. Zen 4 wants 16 KiB at least, and Zen 5 does not mind.
 pub(super) const AHEAD: usize = 32 << 10;
 
-/// The same at most: what is asked for must still be in a second-level cache when it is read.
-const FARTHEST: usize = 256 << 10;
-
 macro_rules! prefetch {
     ($(#[$doc:meta])* $name:ident, $x86:ident, $arm:literal) => {
         $(#[$doc])*
@@ -58,13 +55,8 @@ pub(super) struct Stream {
 impl Stream {
     /// For some bytes, of which nothing has been read.
     pub fn new(bytes: &[u8]) -> Self {
-        Self::in_blocks(bytes, AHEAD)
-    }
-
-    /// The same, of which whole blocks are read in an order of their own.
-    pub fn in_blocks(bytes: &[u8], block: usize) -> Self {
         let mut stream = Self::later(bytes);
-        stream.read(block.clamp(AHEAD, FARTHEST));
+        stream.read(AHEAD);
         stream
     }
 
