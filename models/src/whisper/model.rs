@@ -76,18 +76,33 @@ impl Whisper {
     /// Shapes: `windows`, each `[frames, mels]`.
     /// Errors: `Input` for a window of another shape; `OutOfMemory`.
     pub fn hear(&self, windows: &[Tensor]) -> Result<Vec<Memory>> {
-        if !self.encoder.exec().is_fused() || windows.len() < 2 {
-            let heard = self.encoder.forward(windows)?;
-            // Blocks of an encoder's size are of no use to a decoder, and would be the most that is ever resident.
-            recycle::release();
-            return self.decoder.remember(&heard);
-        }
+        // While one stack works nobody needs the other's weights: together they would be most of what is ever resident.
+        self.let_go("model.decoder.");
         // One window fills the CPU; several at once only leave its caches.
+        let together = if self.encoder.exec().is_fused() { 1 } else { windows.len().max(1) };
         let mut memories = Vec::with_capacity(windows.len());
-        for window in windows {
-            memories.extend(self.hear(std::slice::from_ref(window))?);
+        for (i, some) in windows.chunks(together).enumerate() {
+            let heard = self.encoder.forward(some)?;
+            // Blocks of an encoder's size are of no use to a decoder.
+            recycle::release();
+            if (i + 1) * together >= windows.len() {
+                self.let_go("model.encoder.");
+            }
+            memories.extend(self.decoder.remember(&heard)?);
         }
         Ok(memories)
+    }
+
+    /// Tells the system that a stack's weights are not needed for now. Those of a mapped file stay in its cache, and are
+    /// back in a millisecond or two.
+    fn let_go(&self, stack: &str) {
+        for name in self.weights.names() {
+            if name.starts_with(stack) {
+                if let Ok(stored) = self.weights.get(&name) {
+                    stored.bytes.release();
+                }
+            }
+        }
     }
 }
 

@@ -156,8 +156,8 @@ impl Default for Weights {
     }
 }
 
-/// Turns scores into weights of a block, which have the values' scales in them, and brings a row's largest score and total up to
-/// date.
+/// Turns scores into a block's weights, which have the values' scales in them, and brings the rows' largest scores and
+/// totals up to date.
 ///
 /// They are relative to the block's largest score: so small weights, if all of a block are small, keep their precision,
 /// and nothing waits for the block before.

@@ -1,9 +1,9 @@
 //! Attention over a cache of key and value blocks.
 //!
-//! One task takes a tile of queries of one KV head, or of few queries some, through the blocks that they see, in the order of absolute
-//! positions, with the online softmax of Milakov and Gimelshein (2018); no `[t, s]` matrix exists. A block's
-//! keys and values are read, and widened, once for all queries of the tile and all query heads of the group,
-//! while those of the next are fetched.
+//! One task takes a tile of queries of one KV head, or few queries of some, through the blocks that they see, in the
+//! order of absolute positions, with the online softmax of Milakov and Gimelshein (2018); no `[t, s]` matrix exists. A
+//! block's keys and values are read, and widened, once for all queries of the tile and all query heads of the group,
+//! while those that come later are fetched: at a task's end those that its thread most likely takes next.
 //!
 //! An int8 cache is multiplied by queries and weights of 16 bits: integers, exactly, twice as many at a time as floats.
 //! What they are rounded by is a hundredth of what the cache is.
@@ -174,7 +174,8 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
     let task = |i: usize| {
         let (mut sums, whole) = (state(&tasks[i]), tasks[i].spans == tasks[i].tile.spans());
         // What this thread takes next if the others keep pace.
-        run(isa, [&tasks[i], tasks.get(i + threads()).unwrap_or(&tasks[i])], q, &mut sums);
+        let next = tasks.get(i + threads()).filter(|next| next.is_like(&tasks[i]));
+        run(isa, [&tasks[i], next.unwrap_or(&tasks[i])], q, &mut sums);
         if whole {
             write(&tasks[i], &sums);
         } else {

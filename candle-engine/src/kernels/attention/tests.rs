@@ -214,6 +214,22 @@ fn a_row_has_the_same_bits_whatever_comes_with_it() {
 }
 
 #[test]
+fn caches_of_a_batch_may_have_formats_of_their_own() {
+    let heads = HEADS[1];
+    let (spec, row) = (specs(heads)[0], heads.heads * heads.head_dim);
+    let seqs = KINDS.map(|kind| Sequence::new(7, 70, heads, kind));
+    let step = |seqs: &[Sequence]| {
+        let q: Vec<f32> = seqs.iter().flat_map(|seq| seq.q[69 * row..].to_vec()).collect();
+        let kvs: Vec<_> = seqs.iter().map(|seq| seq.kv(69, 1)).collect();
+        let mut out = vec![0.0; q.len()];
+        attention(&spec, &q, &kvs, &mut out);
+        out
+    };
+    let alone: Vec<f32> = seqs.iter().flat_map(|seq| step(std::slice::from_ref(seq))).collect();
+    assert_eq!(step(&seqs), alone);
+}
+
+#[test]
 fn a_freed_block_behind_the_window_is_not_touched() {
     let heads = HEADS[1];
     let seq = Sequence::new(3, 100, heads, KvType::F32);

@@ -60,6 +60,12 @@ pub(super) struct Task<'a> {
 }
 
 impl Task<'_> {
+    /// Whether its cache is of the same format as another's.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let kind = |task: &Self| task.tile.sequence.keys.get(task.blocks().start).map(std::mem::discriminant);
+        kind(self) == kind(other)
+    }
+
     /// The blocks that the tile's queries see of them.
     #[inline(always)]
     fn blocks(&self) -> Range<usize> {
@@ -152,8 +158,8 @@ struct Work<'a, M: Multiply> {
     wide: Vec<f32>,
 }
 
-/// Adds what a task sees of a cache of floats to `state`, whose rows are `[heads, queries, group]`, and fetches where the next
-/// task begins.
+/// Adds what a task sees of a cache of floats to `state`, whose rows are `[heads, queries, group]`, and fetches what the
+/// next task begins with.
 #[inline(always)]
 pub(super) fn run<A: Arith>(arith: A, tasks: [&Task; 2], q: &[f32], state: &mut Softmax) {
     walk(Floats(arith), tasks, q, state);
@@ -348,11 +354,11 @@ impl<A: Arith> Multiply for Floats<A> {
     fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, ahead: Place<'a>) {
         let (arith, d) = (self.0, work.d);
         let mut wide = std::mem::take(&mut work.wide);
-        let (keys, values) = match work.slices(block, ahead).as_flattened() {
-            &[KvSlice::F32(k), KvSlice::F32(next_k), KvSlice::F32(v), KvSlice::F32(next_v)] => {
+        let (keys, values) = match *work.slices(block, ahead).as_flattened() {
+            [KvSlice::F32(k), KvSlice::F32(next_k), KvSlice::F32(v), KvSlice::F32(next_v)] => {
                 (work.side(ahead, [k, next_k]), work.side(ahead, [v, next_v]))
             }
-            &[KvSlice::F16(k), KvSlice::F16(next_k), KvSlice::F16(v), KvSlice::F16(next_v)] => {
+            [KvSlice::F16(k), KvSlice::F16(next_k), KvSlice::F16(v), KvSlice::F16(next_v)] => {
                 let (keys, values) = (work.side(ahead, [k, next_k]), work.side(ahead, [v, next_v]));
                 // Many rows have narrow numbers widened once for all, rather than in each pass.
                 if work.tile.rows() < 2 * A::ROWS {
