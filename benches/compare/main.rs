@@ -5,6 +5,7 @@
 //! Every figure comes from a process of its own, the engines in turn, and is the median of the rounds.
 
 mod candle_llama;
+mod candle_whisper;
 mod engine;
 mod files;
 mod table;
@@ -50,6 +51,10 @@ trait Engine {
 fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [one, engine, format, path] = &args[..] {
+        if one == "--one" && engine == "candle-whisper" {
+            println!("{}", serde_json::to_string(&candle_whisper::measure(path.as_ref())?)?);
+            return Ok(());
+        }
         if one == "--one" {
             let row = measure(engine, format, PathBuf::from(path))?;
             println!("{}", serde_json::to_string(&row)?);

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Whisper, side by side with faster-whisper, whisper.cpp, openai-whisper and transformers: one run, the same tensors.
+"""Whisper, side by side with faster-whisper, whisper.cpp, openai-whisper, transformers and candle-transformers: one run,
+the same tensors.
 
     benches/compare/speech.py --cache /tmp/compare            # all: a quarter of an hour, after the first
     benches/compare/speech.py --cache /tmp/compare --shapes whisper-tiny --engines faster-whisper-int8
@@ -23,8 +24,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-PEERS = ["faster-whisper-int8", "faster-whisper-float32", "whisper.cpp-f16", "whisper.cpp-q8_0", "transformers", "openai-whisper"]
-FLOATS = ["faster-whisper-float32", "whisper.cpp-f16", "transformers", "openai-whisper"]
+CANDLE = "candle-transformers"
+PEERS = ["faster-whisper-int8", "faster-whisper-float32", "whisper.cpp-f16", "whisper.cpp-q8_0", "transformers", "openai-whisper", CANDLE]
+FLOATS = ["faster-whisper-float32", "whisper.cpp-f16", "transformers", "openai-whisper", CANDLE]
 OURS = {"candle-engine int8": "int8", "candle-engine bf16": "bf16", "candle-engine f16": "."}  # folders of the shape's
 TESTS = ["mel", "encode", "decode", "decode beam5", "decode x8", "program"]
 PACKAGES = ["torch", "transformers", "faster-whisper", "openai-whisper", "gguf", "safetensors"]
@@ -63,12 +65,12 @@ def main():
             for engine, kind in OURS.items():
                 results.setdefault(engine, []).append(ours(program, folder / kind, audio, args.threads))
             for engine in peers:
-                results.setdefault(engine, []).append(peer(python, engine, folder, audio, args.threads))
+                results.setdefault(engine, []).append(peer(python, program, engine, folder, audio, args.threads))
         print("\n".join([*table(shape, results), "", *bars(shape, results), ""]), flush=True)
 
 
 def build():
-    run(["cargo", "build", "--release", "-p", "candle-engine-cli"], cwd=ROOT)
+    run(["cargo", "build", "--release", "-p", "candle-engine-cli", "-p", "candle-engine-benches", "--bins"], cwd=ROOT)
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 
 
@@ -113,7 +115,11 @@ def ours(program, folder, audio, threads):
     return found
 
 
-def peer(python, engine, folder, audio, threads):
+def peer(python, program, engine, folder, audio, threads):
+    if engine == CANDLE:
+        counts = dict.fromkeys(["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"], str(threads))
+        out, _, _ = measure([program / "compare", "--one", "candle-whisper", "f32", folder], threads, dict(os.environ, **counts))
+        return json.loads(out)
     script = HERE / "speech_peer.py"
     out, _, _ = measure([python, script, engine, folder, threads, "rows"], threads, environ(python, threads))
     found = json.loads(out.splitlines()[-1])["rows"]
