@@ -7,7 +7,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, IndexOp, Tensor, D};
 use candle_nn::VarBuilder;
 use candle_transformers::models::whisper::model::Whisper;
-use candle_transformers::models::whisper::{audio, Config, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES};
+use candle_transformers::models::whisper::{audio, Config, N_FFT, N_FRAMES, N_SAMPLES};
 use serde::Serialize;
 
 use crate::Outcome;
@@ -45,9 +45,10 @@ pub fn measure(folder: &Path) -> Outcome<Times> {
     let bins = N_FFT / 2 + 1;
     let filters = vec![1.0 / bins as f32; config.num_mel_bins * bins];
     let mel_of = || audio::pcm_to_mel(&config, &samples, &filters);
-    let frames = mel_of().len() / config.num_mel_bins;
-    let mel = Tensor::from_vec(mel_of(), (1, config.num_mel_bins, frames), &device)?;
-    let mel = mel.narrow(D::Minus1, 0, N_FRAMES.min(N_SAMPLES / HOP_LENGTH))?.contiguous()?;
+    let mel = mel_of();
+    let frames = mel.len() / config.num_mel_bins;
+    let mel = Tensor::from_vec(mel, (1, config.num_mel_bins, frames), &device)?;
+    let mel = mel.narrow(D::Minus1, 0, N_FRAMES)?.contiguous()?;
     let mel_time = median(|| Ok(mel_of().len()))?;
     let encode = median(|| Ok(model.encoder.forward(&mel, true)?.elem_count()))?;
 

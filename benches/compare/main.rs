@@ -1,4 +1,5 @@
-//! Side by side with candle-transformers' own Llama: the same weights, threads and tokens, in one run.
+//! Side by side with candle-transformers' own Llama: the same weights, threads and tokens, in one run. `speech.py` has its
+//! Whisper measured, by `--one candle-whisper f32 FOLDER`.
 //!
 //! `cargo run --release -p candle-engine-benches --bin compare -- [SHAPE] [--threads N] [--rounds N]`
 //!

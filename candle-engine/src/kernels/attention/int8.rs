@@ -138,22 +138,11 @@ pub(super) fn score<const R: usize, const S: usize, L: Integers>(
 }
 
 /// A row's weights of a block's positions, and factors of what was summed before and of their sums.
-#[derive(Clone)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Weights {
     pub pairs: [[i16; 2]; BLOCK / 2],
     pub before: f32,
     pub here: f32,
-}
-
-impl Weights {
-    /// Of nothing.
-    pub const NONE: Self = Self { pairs: [[0; 2]; BLOCK / 2], before: 0.0, here: 0.0 };
-}
-
-impl Default for Weights {
-    fn default() -> Self {
-        Self::NONE
-    }
 }
 
 /// Turns scores into a block's weights, which have the values' scales in them, and brings the rows' largest scores and

@@ -1,4 +1,4 @@
-//! One tile: queries of one sequence and KV head, taken through the blocks that they see.
+//! One tile: queries of one sequence, for some KV heads, taken through the blocks that they see.
 
 #[cfg(target_arch = "x86_64")]
 use std::cell::RefCell;
@@ -584,9 +584,9 @@ impl<L: Integers> Multiply for Registers<L> {
         weights.reset(rows);
         values.fetch_scales();
         let scales = values.scales.expect("scales of an int8 cache");
-        let weights = RefCell::new(weights);
-        work.planes(self, block, &RegisterPlanes { level: self.0, scales, weights: &weights });
-        let (weights, d, width) = (weights.into_inner(), work.d, work.width);
+        let planes = RegisterPlanes { level: self.0, scales, weights: RefCell::new(weights) };
+        work.planes(self, block, &planes);
+        let (weights, d, width) = (planes.weights.into_inner(), work.d, work.width);
         // SAFETY: as above.
         unsafe {
             registers::add_values(
@@ -607,7 +607,7 @@ impl<L: Integers> Multiply for Registers<L> {
 struct RegisterPlanes<'a, L> {
     level: L,
     scales: &'a [f32; BLOCK],
-    weights: &'a RefCell<registers::Weights>,
+    weights: RefCell<registers::Weights>,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -626,7 +626,7 @@ impl<L: Integers> Planes<Registers<L>> for RegisterPlanes<'_, L> {
         max: &mut [f32; R],
         total: &mut [f32; R],
     ) {
-        let mut weights = [const { int8::Weights::NONE }; R];
+        let mut weights = [int8::Weights::default(); R];
         int8::weigh(self.level, scores, part, self.scales, &mut weights, max, total);
         // SAFETY: the level has these features.
         unsafe { self.weights.borrow_mut().set(row, &weights) };

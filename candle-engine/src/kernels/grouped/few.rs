@@ -37,11 +37,11 @@ pub fn matmul<const BITS: u32>(
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
     let whole = range.start + range.len() / SIXTEEN * SIXTEEN;
-    let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole);
     LINES.with_borrow_mut(|lines| {
         lines.clear();
         x.iter().for_each(|x| lay_out::<BITS>(x, lines));
         let all = lines.chunks_exact(lines.len() / x.len());
+        let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole);
         for from in (range.start..whole).step_by(SIXTEEN) {
             scales.read(SIXTEEN * w.scales.len() / w.rows);
             zeros.read(SIXTEEN * w.zeros.unwrap_or_default().len() / w.rows);
@@ -195,17 +195,18 @@ fn across<const T: usize>(
         let mut dots = [_mm512_setzero_si512(); T];
         for at in (first..end).step_by(WIDE) {
             quants.read(SIXTEEN * WIDE);
-            let columns = if at + WIDE <= end {
-                // SAFETY: sixteen rows have so many weights from here on.
-                unsafe { sixteen_columns(rows.as_ptr().add(at), w.cols) }
-            } else {
-                let mut some = [[0; WIDE]; SIXTEEN];
-                for (some, row) in some.iter_mut().zip(rows.chunks_exact(w.cols)) {
-                    some[..end - at].copy_from_slice(&row[at..end]);
-                }
-                // SAFETY: sixteen rows of so many.
-                unsafe { sixteen_columns(some.as_ptr().cast(), WIDE) }
-            };
+            let mut weights = [_mm512_setzero_si512(); SIXTEEN];
+            for (r, weights) in weights.iter_mut().enumerate() {
+                let line = if at + WIDE <= end {
+                    // SAFETY: each of the sixteen rows has so many weights from here on; without checks of each.
+                    unsafe { _mm512_loadu_si512(rows.as_ptr().add(r * w.cols + at).cast()) }
+                } else {
+                    load_line(&rows[r * w.cols..][at..end])
+                };
+                // Unsigned: 128 is added.
+                *weights = _mm512_xor_si512(line, _mm512_set1_epi8(i8::MIN));
+            }
+            let columns = transpose_sixteen(weights);
             // Past the end of the period activations are zero.
             let mut sixteen = [&[0; SIXTEEN]; T];
             for ((sixteen, rest), quads) in sixteen.iter_mut().zip(&mut rest).zip(quads) {
@@ -232,23 +233,6 @@ fn across<const T: usize>(
         *out = to_array(y);
     }
     T
-}
-
-/// The first 64 weights of sixteen rows, four by four: a register has four of each row. They are unsigned: 128 is added.
-///
-/// # Safety
-///
-/// So many bytes can be read at `at` and at each of the fifteen multiples of `stride` after it.
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-unsafe fn sixteen_columns(at: *const u8, stride: usize) -> [__m512i; SIXTEEN] {
-    let mut rows = [_mm512_setzero_si512(); SIXTEEN];
-    for (r, row) in rows.iter_mut().enumerate() {
-        // SAFETY: by the contract, at any alignment.
-        *row = unsafe { _mm512_loadu_si512(at.add(r * stride).cast()) };
-        *row = _mm512_xor_si512(*row, _mm512_set1_epi8(i8::MIN));
-    }
-    transpose_sixteen(rows)
 }
 
 /// Results of sixteen rows and each token, as the sums come in.
