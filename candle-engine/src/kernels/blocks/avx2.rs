@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::formats::{Block, GROUP};
+use super::formats::{has_sub_scales, number, Block, GROUP};
 use crate::kernels::panel::{pairs, transpose, Panel, Tile, QUAD};
 use crate::kernels::prefetch::Stream;
 use crate::weights::Format;
@@ -39,12 +39,19 @@ pub fn matmul<B: Block>(
 pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, less: i8, h: usize, panel: &mut Panel) {
     let rows = rows(w, row_bytes, from, w.len() / row_bytes);
     let less = _mm256_set1_epi8(less);
-    let (mut scales, mut mins) = ([_mm256_setzero_ps(); MOST_SCALES], [_mm256_setzero_ps(); MOST_SCALES]);
     for b in 0..row_bytes / B::BYTES {
         let blocks = blocks::<B>(rows, b);
-        unpack_scales::<B>(blocks, &mut scales, &mut mins);
-        for i in 0..B::LEN / B::SCALED {
-            panel.set_scales(h, b * (B::LEN / B::SCALED) + i, to_array(scales[i]), to_array(mins[i]));
+        let (scales, mins) = self::scales::<B>(blocks);
+        panel.set_scales(h, b, to_array(scales), to_array(mins));
+        if has_sub_scales::<B>() {
+            let periods = B::LEN / B::PERIOD;
+            let sub = sub_scales::<B>(blocks);
+            for i in 0..periods {
+                panel.set_sub_scales(h, b * periods + i, to_integers(sub.scales[i]));
+            }
+            for i in 0..if B::HAS_MIN { periods / 2 } else { 0 } {
+                panel.set_sub_mins(h, b * (periods / 2) + i, to_integers(sub.pair_of_mins(i)));
+            }
         }
         for g in 0..B::LEN / GROUP {
             let mut rows = [_mm256_setzero_si256(); LANES];
@@ -71,11 +78,13 @@ fn rows(w: &[u8], row_bytes: usize, from: usize, end: usize) -> [&[u8]; LANES] {
 #[inline]
 fn direct<B: Block>(w: [&[u8]; LANES], x: &Tile, stream: &mut Stream) -> __m256 {
     let mut y = _mm256_setzero_ps();
-    let (mut scales, mut mins) = ([_mm256_setzero_ps(); MOST_SCALES], [_mm256_setzero_ps(); MOST_SCALES]);
+    let mut outliers = x.outliers.iter().peekable();
     for b in 0..w[0].len() / B::BYTES {
         stream.read(LANES * B::BYTES);
         let blocks = blocks::<B>(w, b);
-        unpack_scales::<B>(blocks, &mut scales, &mut mins);
+        let periods = B::LEN / B::PERIOD;
+        let sub = if has_sub_scales::<B>() { sub_scales::<B>(blocks) } else { SubScales::none() };
+        let mut dot = _mm256_setzero_si256();
         for g in 0..B::LEN / GROUP {
             let at = b * (B::LEN / GROUP) + g;
             let a = load_quads(&x.quads[at * (GROUP / QUAD)..]);
@@ -84,12 +93,35 @@ fn direct<B: Block>(w: [&[u8]; LANES], x: &Tile, stream: &mut Stream) -> __m256 
                 dots[r] = products::<B>(quants::<B>(blocks[r], g), a);
             }
             let [first, second] = sums(dots);
-            if B::SCALED == GROUP {
-                y = add::<B>(y, _mm256_add_epi32(first, second), x, at, scales[g], mins[g]);
+            if B::PERIOD == GROUP {
+                dot = add::<B>(dot, _mm256_add_epi32(first, second), x.starts[at], sub.scales[g]);
             } else {
-                y = add::<B>(y, first, x, 2 * at, scales[2 * g], mins[2 * g]);
-                y = add::<B>(y, second, x, 2 * at + 1, scales[2 * g + 1], mins[2 * g + 1]);
+                dot = add::<B>(dot, first, x.starts[2 * at], sub.scales[2 * g]);
+                dot = add::<B>(dot, second, x.starts[2 * at + 1], sub.scales[2 * g + 1]);
             }
+        }
+        // The same operations in the same order as the specification.
+        let (scale, min) = scales::<B>(blocks);
+        let x_scale = _mm256_set1_ps(x.scales[b]);
+        y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(scale, x_scale), y);
+        if B::HAS_MIN && has_sub_scales::<B>() {
+            let mut dot = _mm256_setzero_si256();
+            for i in 0..periods / 2 {
+                let sums = _mm256_set1_epi32(x.pairs[b * (periods / 2) + i]);
+                dot = _mm256_add_epi32(dot, _mm256_madd_epi16(sub.pair_of_mins(i), sums));
+            }
+            y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(min, x_scale), y);
+        } else if B::HAS_MIN {
+            y = _mm256_fmadd_ps(_mm256_set1_ps(x.sums[b]), min, y);
+        }
+        while let Some(outlier) = outliers.next_if(|o| o.input < (b + 1) * B::LEN) {
+            let mut weights = [0.0; LANES];
+            for r in 0..LANES {
+                weights[r] = number::<B>(blocks[r], outlier.input % B::LEN);
+            }
+            // SAFETY: eight floats, and any alignment will do.
+            let weights = unsafe { _mm256_loadu_ps(weights.as_ptr()) };
+            y = _mm256_fmadd_ps(_mm256_set1_ps(outlier.value), weights, y);
         }
     }
     y
@@ -109,18 +141,13 @@ fn blocks<'a, B: Block>(w: [&'a [u8]; LANES], b: usize) -> [&'a [u8]; LANES] {
     blocks
 }
 
-/// Period `i`'s part of eight results; the same operations in the same order as the specification.
+/// Adds a period's sum to those of its block.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn add<B: Block>(y: __m256, dot: __m256i, x: &Tile, i: usize, scale: __m256, min: __m256) -> __m256 {
-    let dot = if B::OFFSET == 0 { dot } else { _mm256_add_epi32(dot, _mm256_set1_epi32(x.starts[i])) };
-    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.scales[i]));
-    let y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, y);
-    if B::HAS_MIN {
-        _mm256_fmadd_ps(_mm256_set1_ps(x.sums[i]), min, y)
-    } else {
-        y
-    }
+fn add<B: Block>(sum: __m256i, dot: __m256i, start: i32, sub_scale: __m256i) -> __m256i {
+    let dot = if B::OFFSET == 0 { dot } else { _mm256_add_epi32(dot, _mm256_set1_epi32(start)) };
+    let dot = if has_sub_scales::<B>() { _mm256_mullo_epi32(dot, sub_scale) } else { dot };
+    _mm256_add_epi32(sum, dot)
 }
 
 /// Products of 32 quants and activations, added in fours.
@@ -201,64 +228,93 @@ fn fifth_bits(bytes: &[u8]) -> __m256i {
     _mm256_and_si256(set, _mm256_set1_epi8(16))
 }
 
-/// Scales and mins in a block of 256.
-const MOST_SCALES: usize = 16;
-
 /// [`Block::scale`] of eight rows' blocks, one row a lane.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn unpack_scales<B: Block>(
-    blocks: [&[u8]; LANES],
-    scales: &mut [__m256; MOST_SCALES],
-    mins: &mut [__m256; MOST_SCALES],
-) {
+fn scales<B: Block>(blocks: [&[u8]; LANES]) -> (__m256, __m256) {
+    let zero = _mm256_setzero_ps();
     match B::FORMAT {
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => scales[0] = halves(blocks, 0),
-        Format::Q4_1 | Format::Q5_1 => (scales[0], mins[0]) = (halves(blocks, 0), halves(blocks, 2)),
+        Format::Q4_1 | Format::Q5_1 => (halves(blocks, 0), halves(blocks, 2)),
+        Format::Q2_K => (halves(blocks, 80), negative(halves(blocks, 82))),
+        Format::Q3_K => (halves(blocks, 108), zero),
+        Format::Q4_K | Format::Q5_K => (halves(blocks, 0), negative(halves(blocks, 2))),
+        Format::Q6_K => (halves(blocks, 208), zero),
+        _ => (halves(blocks, 0), zero),
+    }
+}
+
+/// Sub-scales in a block of 256.
+const MOST_SCALES: usize = 16;
+
+/// [`Block::sub_scale`] of eight rows' blocks, one row a lane.
+struct SubScales {
+    scales: [__m256i; MOST_SCALES],
+    mins: [__m256i; MOST_SCALES],
+}
+
+impl SubScales {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn none() -> Self {
+        let zeros = [_mm256_setzero_si256(); MOST_SCALES];
+        Self { scales: zeros, mins: zeros }
+    }
+
+    /// Those of periods `2 · i` and the next, the first's in the low 16 bits.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn pair_of_mins(&self, i: usize) -> __m256i {
+        _mm256_or_si256(self.mins[2 * i], _mm256_slli_epi32::<16>(self.mins[2 * i + 1]))
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn sub_scales<B: Block>(blocks: [&[u8]; LANES]) -> SubScales {
+    let mut sub = SubScales::none();
+    let SubScales { scales, mins } = &mut sub;
+    match B::FORMAT {
         Format::Q2_K => {
-            let (d, dmin) = (halves(blocks, 80), negative(halves(blocks, 82)));
             for word in 0..4 {
                 let packed = words(blocks, 4 * word);
                 for i in 0..4 {
-                    scales[4 * word + i] = scaled(d, field(packed, 8 * i, 15));
-                    mins[4 * word + i] = scaled(dmin, field(packed, 8 * i + 4, 15));
+                    scales[4 * word + i] = field(packed, 8 * i, 15);
+                    mins[4 * word + i] = field(packed, 8 * i + 4, 15);
                 }
             }
         }
         Format::Q3_K => {
-            let d = halves(blocks, 108);
             let packed = [words(blocks, 96), words(blocks, 100), words(blocks, 104)];
             for i in 0..16 {
                 let low = field(packed[i / 4 % 2], i % 4 * 8 + i / 8 * 4, 15);
                 let high = field(packed[2], i % 4 * 8 + i / 4 * 2, 3);
                 let both = _mm256_or_si256(low, _mm256_slli_epi32::<4>(high));
-                scales[i] = scaled(d, _mm256_sub_epi32(both, _mm256_set1_epi32(32)));
+                scales[i] = _mm256_sub_epi32(both, _mm256_set1_epi32(32));
             }
         }
         Format::Q4_K | Format::Q5_K => {
-            let (d, dmin) = (halves(blocks, 0), negative(halves(blocks, 2)));
             let (a, b, c) = (words(blocks, 4), words(blocks, 8), words(blocks, 12));
             for i in 0..4 {
-                scales[i] = scaled(d, field(a, 8 * i, 63));
-                mins[i] = scaled(dmin, field(b, 8 * i, 63));
+                scales[i] = field(a, 8 * i, 63);
+                mins[i] = field(b, 8 * i, 63);
                 let high = |v| _mm256_slli_epi32::<4>(field(v, 8 * i + 6, 3));
-                scales[i + 4] = scaled(d, _mm256_or_si256(field(c, 8 * i, 15), high(a)));
-                mins[i + 4] = scaled(dmin, _mm256_or_si256(field(c, 8 * i + 4, 15), high(b)));
+                scales[i + 4] = _mm256_or_si256(field(c, 8 * i, 15), high(a));
+                mins[i + 4] = _mm256_or_si256(field(c, 8 * i + 4, 15), high(b));
             }
         }
         Format::Q6_K => {
-            let d = halves(blocks, 208);
             for word in 0..4 {
                 let packed = words(blocks, 192 + 4 * word);
                 for i in 0..4 {
                     // With its sign: up to the top, and down again.
                     let top = _mm256_sll_epi32(packed, _mm_cvtsi32_si128(24 - 8 * i as i32));
-                    scales[4 * word + i] = scaled(d, _mm256_srai_epi32::<24>(top));
+                    scales[4 * word + i] = _mm256_srai_epi32::<24>(top);
                 }
             }
         }
         _ => unreachable!(),
     }
+    sub
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -272,12 +328,6 @@ fn negative(v: __m256) -> __m256 {
 #[inline]
 fn field(v: __m256i, shift: usize, mask: i32) -> __m256i {
     _mm256_and_si256(_mm256_srl_epi32(v, _mm_cvtsi32_si128(shift as i32)), _mm256_set1_epi32(mask))
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn scaled(d: __m256, by: __m256i) -> __m256 {
-    _mm256_mul_ps(d, _mm256_cvtepi32_ps(by))
 }
 
 /// The half floats at byte `at` of eight blocks.
@@ -335,6 +385,15 @@ fn to_array(v: __m256) -> [f32; 8] {
     let mut out = [0.0; 8];
     // SAFETY: eight floats, and any alignment will do.
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v) };
+    out
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn to_integers(v: __m256i) -> [i32; 8] {
+    let mut out = [0; 8];
+    // SAFETY: eight integers, and any alignment will do.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), v) };
     out
 }
 

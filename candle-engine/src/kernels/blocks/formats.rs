@@ -1,23 +1,24 @@
 //! How the block formats pack their numbers. What is written here is the specification; a number is
-//! `scale · (quant − OFFSET) + min`.
+//! `scale · (quant − OFFSET) + min`, of a block with integers of its own for every period
+//! `(scale · sub-scale) · (quant − OFFSET) + min · sub-min`.
 //!
 //! Source: the block layouts in ggml's `ggml-common.h` and `ggml-quants.c` (`dequantize_row_*`).
 
 use crate::weights::Format;
 
-/// Numbers that are unpacked at once, and that share an activation's scale.
+/// Numbers that are unpacked at once.
 pub const GROUP: usize = 32;
 
 /// A block format.
 pub trait Block: Sync {
     /// Its name; gives [`Self::LEN`] and [`Self::BYTES`].
     const FORMAT: Format;
-    /// Numbers in a block.
+    /// Numbers in a block: those under one scale, of the activations too.
     const LEN: usize = Self::FORMAT.block().0;
     /// Bytes of a block.
     const BYTES: usize = Self::FORMAT.block().1;
-    /// Numbers under one scale: 16 or 32.
-    const SCALED: usize;
+    /// Numbers of a period, under one sub-scale: 16 or 32. Where that is all of the block, there are none.
+    const PERIOD: usize = GROUP;
     /// Quants are unsigned and of so many bits; but 8 means signed.
     const BITS: u32;
     /// What is taken from every quant.
@@ -28,8 +29,29 @@ pub trait Block: Sync {
     /// The quants of the block's numbers `32·g..32·(g + 1)`, in order.
     fn quants(block: &[u8], g: usize) -> [u8; GROUP];
 
-    /// Scale and min of the block's numbers `SCALED·i..SCALED·(i + 1)`.
-    fn scale(block: &[u8], i: usize) -> (f32, f32);
+    /// Scale and min of the block.
+    fn scale(block: &[u8]) -> (f32, f32);
+
+    /// Sub-scale, of at most 8 bits with its sign, and sub-min, of 6 without, of the block's numbers
+    /// `PERIOD·i..PERIOD·(i + 1)`.
+    fn sub_scale(block: &[u8], i: usize) -> (i32, i32) {
+        let _ = (block, i);
+        (1, 1)
+    }
+}
+
+/// Whether a format has sub-scales.
+pub const fn has_sub_scales<B: Block>() -> bool {
+    B::LEN > B::PERIOD
+}
+
+/// Number `i` of a block.
+#[inline(always)]
+pub fn number<B: Block>(block: &[u8], i: usize) -> f32 {
+    let ((scale, min), (sub_scale, sub_min)) = (B::scale(block), B::sub_scale(block, i / B::PERIOD));
+    let quant = B::quants(block, i / GROUP)[i % GROUP];
+    let quant = if B::BITS == 8 { i32::from(quant as i8) } else { i32::from(quant) };
+    (scale * sub_scale as f32).mul_add((quant - B::OFFSET) as f32, min * sub_min as f32)
 }
 
 /// The half float at byte `at`.
@@ -51,8 +73,11 @@ fn f16_to_f32(bits: u16) -> f32 {
 /// The four-bit halves of 16 bytes: all the low ones, then all the high ones.
 #[inline(always)]
 fn nibbles(bytes: &[u8]) -> [u8; GROUP] {
-    let bytes = &bytes[..GROUP / 2];
-    std::array::from_fn(|i| if i < GROUP / 2 { bytes[i] & 15 } else { bytes[i - GROUP / 2] >> 4 })
+    let (bytes, mut out) = (&bytes[..GROUP / 2], [0; GROUP]);
+    for i in 0..GROUP / 2 {
+        (out[i], out[i + GROUP / 2]) = (bytes[i] & 15, bytes[i] >> 4);
+    }
+    out
 }
 
 /// [`nibbles`], with a fifth bit from the 32 at `high`.
@@ -65,25 +90,32 @@ fn nibbles_and_bits(bytes: &[u8], high: &[u8]) -> [u8; GROUP] {
 /// `(byte >> shift) & mask` of 32 bytes.
 #[inline(always)]
 fn bits(bytes: &[u8], shift: usize, mask: u8) -> [u8; GROUP] {
-    let bytes = &bytes[..GROUP];
-    std::array::from_fn(|i| (bytes[i] >> shift) & mask)
+    let (bytes, mut out) = (&bytes[..GROUP], [0; GROUP]);
+    for i in 0..GROUP {
+        out[i] = (bytes[i] >> shift) & mask;
+    }
+    out
 }
 
 #[inline(always)]
-fn join(low: [u8; GROUP], high: [u8; GROUP], shift: u32) -> [u8; GROUP] {
-    std::array::from_fn(|i| low[i] | (high[i] << shift))
+fn join(mut low: [u8; GROUP], high: [u8; GROUP], shift: u32) -> [u8; GROUP] {
+    for i in 0..GROUP {
+        low[i] |= high[i] << shift;
+    }
+    low
 }
 
-/// The six-bit scale and min of Q4_K and Q5_K: the first four pairs lie in the low bits of bytes 0–3 and
+/// The six-bit sub-scale and sub-min of Q4_K and Q5_K: the first four pairs lie in the low bits of bytes 0–3 and
 /// 4–7, the last four in the halves of bytes 8–11 and the high bits of the others.
 #[inline(always)]
-fn six_bits(packed: &[u8], i: usize) -> (u8, u8) {
+fn six_bits(packed: &[u8], i: usize) -> (i32, i32) {
     let packed = &packed[..12];
-    if i < 4 {
+    let (scale, min) = if i < 4 {
         (packed[i] & 63, packed[i + 4] & 63)
     } else {
         ((packed[i + 4] & 15) | ((packed[i - 4] >> 6) << 4), (packed[i + 4] >> 4) | ((packed[i] >> 6) << 4))
-    }
+    };
+    (i32::from(scale), i32::from(min))
 }
 
 /// `d` (2 bytes), 32 signed bytes.
@@ -91,7 +123,6 @@ pub struct Q8_0;
 
 impl Block for Q8_0 {
     const FORMAT: Format = Format::Q8_0;
-    const SCALED: usize = 32;
     const BITS: u32 = 8;
     const OFFSET: i32 = 0;
     const HAS_MIN: bool = false;
@@ -102,7 +133,7 @@ impl Block for Q8_0 {
     }
 
     #[inline(always)]
-    fn scale(block: &[u8], _: usize) -> (f32, f32) {
+    fn scale(block: &[u8]) -> (f32, f32) {
         (half(block, 0), 0.0)
     }
 }
@@ -112,7 +143,6 @@ pub struct Q4_0;
 
 impl Block for Q4_0 {
     const FORMAT: Format = Format::Q4_0;
-    const SCALED: usize = 32;
     const BITS: u32 = 4;
     const OFFSET: i32 = 8;
     const HAS_MIN: bool = false;
@@ -123,7 +153,7 @@ impl Block for Q4_0 {
     }
 
     #[inline(always)]
-    fn scale(block: &[u8], _: usize) -> (f32, f32) {
+    fn scale(block: &[u8]) -> (f32, f32) {
         (half(block, 0), 0.0)
     }
 }
@@ -133,7 +163,6 @@ pub struct Q4_1;
 
 impl Block for Q4_1 {
     const FORMAT: Format = Format::Q4_1;
-    const SCALED: usize = 32;
     const BITS: u32 = 4;
     const OFFSET: i32 = 0;
     const HAS_MIN: bool = true;
@@ -144,7 +173,7 @@ impl Block for Q4_1 {
     }
 
     #[inline(always)]
-    fn scale(block: &[u8], _: usize) -> (f32, f32) {
+    fn scale(block: &[u8]) -> (f32, f32) {
         (half(block, 0), half(block, 2))
     }
 }
@@ -154,7 +183,6 @@ pub struct Q5_0;
 
 impl Block for Q5_0 {
     const FORMAT: Format = Format::Q5_0;
-    const SCALED: usize = 32;
     const BITS: u32 = 5;
     const OFFSET: i32 = 16;
     const HAS_MIN: bool = false;
@@ -165,7 +193,7 @@ impl Block for Q5_0 {
     }
 
     #[inline(always)]
-    fn scale(block: &[u8], _: usize) -> (f32, f32) {
+    fn scale(block: &[u8]) -> (f32, f32) {
         (half(block, 0), 0.0)
     }
 }
@@ -175,7 +203,6 @@ pub struct Q5_1;
 
 impl Block for Q5_1 {
     const FORMAT: Format = Format::Q5_1;
-    const SCALED: usize = 32;
     const BITS: u32 = 5;
     const OFFSET: i32 = 0;
     const HAS_MIN: bool = true;
@@ -186,7 +213,7 @@ impl Block for Q5_1 {
     }
 
     #[inline(always)]
-    fn scale(block: &[u8], _: usize) -> (f32, f32) {
+    fn scale(block: &[u8]) -> (f32, f32) {
         (half(block, 0), half(block, 2))
     }
 }
@@ -196,7 +223,7 @@ pub struct Q2K;
 
 impl Block for Q2K {
     const FORMAT: Format = Format::Q2_K;
-    const SCALED: usize = 16;
+    const PERIOD: usize = 16;
     const BITS: u32 = 2;
     const OFFSET: i32 = 0;
     const HAS_MIN: bool = true;
@@ -207,9 +234,13 @@ impl Block for Q2K {
     }
 
     #[inline(always)]
-    fn scale(block: &[u8], i: usize) -> (f32, f32) {
-        let packed = block[i];
-        (half(block, 80) * f32::from(packed & 15), -(half(block, 82) * f32::from(packed >> 4)))
+    fn scale(block: &[u8]) -> (f32, f32) {
+        (half(block, 80), -half(block, 82))
+    }
+
+    #[inline(always)]
+    fn sub_scale(block: &[u8], i: usize) -> (i32, i32) {
+        (i32::from(block[i] & 15), i32::from(block[i] >> 4))
     }
 }
 
@@ -218,7 +249,7 @@ pub struct Q3K;
 
 impl Block for Q3K {
     const FORMAT: Format = Format::Q3_K;
-    const SCALED: usize = 16;
+    const PERIOD: usize = 16;
     const BITS: u32 = 3;
     const OFFSET: i32 = 4;
     const HAS_MIN: bool = false;
@@ -229,11 +260,16 @@ impl Block for Q3K {
     }
 
     #[inline(always)]
-    fn scale(block: &[u8], i: usize) -> (f32, f32) {
+    fn scale(block: &[u8]) -> (f32, f32) {
+        (half(block, 108), 0.0)
+    }
+
+    #[inline(always)]
+    fn sub_scale(block: &[u8], i: usize) -> (i32, i32) {
         let packed = &block[96..108];
         let low = (packed[i % 8] >> (i / 8 * 4)) & 15;
         let high = (packed[8 + i % 4] >> (i / 4 * 2)) & 3;
-        (half(block, 108) * (f32::from(low | (high << 4)) - 32.0), 0.0)
+        (i32::from(low | (high << 4)) - 32, 0)
     }
 }
 
@@ -242,7 +278,6 @@ pub struct Q4K;
 
 impl Block for Q4K {
     const FORMAT: Format = Format::Q4_K;
-    const SCALED: usize = 32;
     const BITS: u32 = 4;
     const OFFSET: i32 = 0;
     const HAS_MIN: bool = true;
@@ -253,9 +288,13 @@ impl Block for Q4K {
     }
 
     #[inline(always)]
-    fn scale(block: &[u8], i: usize) -> (f32, f32) {
-        let (scale, min) = six_bits(&block[4..], i);
-        (half(block, 0) * f32::from(scale), -(half(block, 2) * f32::from(min)))
+    fn scale(block: &[u8]) -> (f32, f32) {
+        (half(block, 0), -half(block, 2))
+    }
+
+    #[inline(always)]
+    fn sub_scale(block: &[u8], i: usize) -> (i32, i32) {
+        six_bits(&block[4..], i)
     }
 }
 
@@ -264,7 +303,6 @@ pub struct Q5K;
 
 impl Block for Q5K {
     const FORMAT: Format = Format::Q5_K;
-    const SCALED: usize = 32;
     const BITS: u32 = 5;
     const OFFSET: i32 = 0;
     const HAS_MIN: bool = true;
@@ -275,9 +313,13 @@ impl Block for Q5K {
     }
 
     #[inline(always)]
-    fn scale(block: &[u8], i: usize) -> (f32, f32) {
-        let (scale, min) = six_bits(&block[4..], i);
-        (half(block, 0) * f32::from(scale), -(half(block, 2) * f32::from(min)))
+    fn scale(block: &[u8]) -> (f32, f32) {
+        (half(block, 0), -half(block, 2))
+    }
+
+    #[inline(always)]
+    fn sub_scale(block: &[u8], i: usize) -> (i32, i32) {
+        six_bits(&block[4..], i)
     }
 }
 
@@ -286,7 +328,7 @@ pub struct Q6K;
 
 impl Block for Q6K {
     const FORMAT: Format = Format::Q6_K;
-    const SCALED: usize = 16;
+    const PERIOD: usize = 16;
     const BITS: u32 = 6;
     const OFFSET: i32 = 32;
     const HAS_MIN: bool = false;
@@ -299,8 +341,13 @@ impl Block for Q6K {
     }
 
     #[inline(always)]
-    fn scale(block: &[u8], i: usize) -> (f32, f32) {
-        (half(block, 208) * f32::from(block[192 + i] as i8), 0.0)
+    fn scale(block: &[u8]) -> (f32, f32) {
+        (half(block, 208), 0.0)
+    }
+
+    #[inline(always)]
+    fn sub_scale(block: &[u8], i: usize) -> (i32, i32) {
+        (i32::from(block[192 + i] as i8), 0)
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! y[t, r] = Σ w[r, i] · x[t, i]
 //!
-//! Activations are quantized to 8 bits, one scale for every 32; the products within a scale's numbers are
-//! summed as integers, exactly, and these sums are added up in the order of the row. So every ISA, every
-//! batch and every number of threads gives the same bits. Unlike ggml, which quantizes activations in the
-//! 256 of a K-block, all formats do it in 32, which is more accurate and lets them share their kernels.
+//! Activations are quantized to 8 bits, one scale for a block: 32 numbers, or the 256 of a K-block, of which those far
+//! above the others are multiplied apart. The products within a block, times the integers that a K-block has for its
+//! parts, are summed as integers, exactly, and these sums are added up in the order of the row. So every ISA, every
+//! batch and every number of threads gives the same bits.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -19,7 +19,7 @@ mod vnni;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use self::formats::{Block, GROUP, Q2K, Q3K, Q4K, Q4_0, Q4_1, Q5K, Q5_0, Q5_1, Q6K, Q8_0};
+use self::formats::{has_sub_scales, Block, Q2K, Q3K, Q4K, Q4_0, Q4_1, Q5K, Q5_0, Q5_1, Q6K, Q8_0};
 use super::isa::Dot;
 use super::panel::{self, Panel, Quantization, Source, Tile};
 use super::{Act, Isa};
@@ -124,14 +124,13 @@ impl<B: Block> Source for Rows<'_, B> {
     }
 
     fn quantization(&self) -> Quantization {
-        let (period, group) = (B::SCALED, GROUP);
         Quantization {
             k: self.k,
-            period,
-            group,
+            period: B::PERIOD,
+            group: B::LEN,
             offset: B::OFFSET,
             has_min: B::HAS_MIN,
-            outliers: false,
+            outliers: has_sub_scales::<B>(),
             precise: false,
         }
     }

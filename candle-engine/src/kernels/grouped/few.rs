@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::vnni::{load_line, load_quads, sixteen_scales, SCALES, WIDE};
 use super::{avx2, Grouped};
 use crate::kernels::panel::{
-    from_array, join, quarter_sums, to_array, transpose_quarters, transpose_sixteen, Tile, QUAD, SIXTEEN,
+    join, quarter_sums, to_array, transpose_quarters, transpose_sixteen, Tile, QUAD, SIXTEEN,
 };
 use crate::kernels::prefetch::Stream;
 
@@ -325,8 +325,14 @@ impl<'a, const T: usize> Results<'a, T> {
                 if outlier.input >= first + w.period() {
                     break;
                 }
-                let weights: [_; SIXTEEN] = std::array::from_fn(|r| w.weight(self.from + r, outlier.input));
-                y = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), from_array(&weights), y);
+                let mut quants = [0; SIXTEEN];
+                for (r, quant) in quants.iter_mut().enumerate() {
+                    *quant = w.quant(self.from + r, outlier.input) - w.offset();
+                }
+                // SAFETY: sixteen integers.
+                let quants = _mm512_cvtepi32_ps(unsafe { _mm512_loadu_si512(quants.as_ptr().cast()) });
+                let weights = _mm512_fmadd_ps(self.scales[group], quants, self.mins[group]);
+                y = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), weights, y);
                 self.outliers[t] += 1;
             }
             self.y[t] = y;

@@ -83,6 +83,16 @@ impl Sums {
         // SAFETY: by the contract.
         unsafe { _mm512_load_si512(from.add(token * ROWS + h * SIXTEEN).cast()) }
     }
+
+    /// Stores what [`Self::load`] loads.
+    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    #[inline]
+    fn put(&mut self, token: usize, h: usize, sums: __m512i) {
+        assert!(token < TOKENS && h < 2);
+        let to: *mut i32 = self.0.as_mut_ptr().cast();
+        // SAFETY: there is room for them.
+        unsafe { _mm512_store_si512(to.add(token * ROWS + h * SIXTEEN).cast(), sums) }
+    }
 }
 
 /// Adds the products of a panel's rows and a tile's tokens to `y`, whose numbers count from the second period on. The
@@ -102,23 +112,24 @@ pub unsafe fn multiply(
     assert!(panel.octets == ROWS / OCTET && y.len() == tile.len && tile.len <= TOKENS, "a tile");
     let skipped = tile.outliers.partition_point(|o| o.input < periods.start * q.period);
     let mut outliers = tile.outliers[skipped..].iter().peekable();
-    // Of even and odd turns.
-    let mut sums = [Sums::NONE; 2];
+    let in_group = q.group / q.period;
+    // Of even and odd turns, and of a group so far.
+    let (mut sums, mut totals) = ([Sums::NONE; 2], Sums::NONE);
     let share = TOKENS / (q.period.div_ceil(amx::ROW) * PRODUCTS);
     let mut before: Option<usize> = None;
     for (turn, i) in periods.map(Some).chain([None]).enumerate() {
         let [even, odd] = &mut sums;
         let (to, from) = if turn % 2 == 0 { (even, odd) } else { (odd, even) };
-        let mut rest = Scaling::new(panel, tile, before);
+        let mut rest = Scaling::new(panel, q, tile, before);
         // SAFETY: by the contract; the last period was stored.
         unsafe {
             if let Some(i) = i {
-                products(panel, q, tile, i, || rest.advance(share, from, y));
+                products(panel, q, tile, i, || rest.advance(share, from, &mut totals, y));
                 to.store(tile.len);
             }
-            rest.advance(TOKENS, from, y);
+            rest.advance(TOKENS, from, &mut totals, y);
         }
-        let done = before.map_or(0, |i| (i + 1) * q.period);
+        let done = before.map_or(0, |i| (i + 1) / in_group * q.group);
         while let Some(outlier) = outliers.next_if(|o| o.input < done) {
             add_outlier(panel, q, outlier, &mut y[outlier.token]);
         }
@@ -170,46 +181,101 @@ unsafe fn products(panel: &Panel, q: &Quantization, tile: &Tile, period: usize, 
 
 /// What the sums of a period are scaled by on their way to `y`.
 struct Scaling<'a> {
-    period: usize,
+    group: usize,
     scales: [__m512; 2],
     x_scales: &'a [f32; TOKENS],
     /// Mins, and what they are multiplied by, if there are any.
-    mins: Option<([__m512; 2], &'a [f32; TOKENS])>,
+    mins: Option<([__m512; 2], Sub<'a>)>,
+    sub_scales: Option<SubScales>,
     /// The next token.
     token: usize,
     tokens: usize,
+}
+
+/// What mins are multiplied by.
+enum Sub<'a> {
+    Sums(&'a [f32; TOKENS]),
+    /// Sub-mins, and sums, of each two periods of the group.
+    Pairs(&'a [[[i32; OCTET]; ROWS / OCTET]], &'a [[i32; TOKENS]]),
+}
+
+/// Of a period.
+struct SubScales {
+    scales: [__m512i; 2],
+    /// Whether it is a group's first, and its last.
+    first: bool,
+    last: bool,
 }
 
 impl<'a> Scaling<'a> {
     /// Of a period of all tokens, or of nothing.
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     #[inline]
-    fn new(panel: &Panel, tile: &'a Tile, period: Option<usize>) -> Self {
+    fn new(panel: &'a Panel, q: &Quantization, tile: &'a Tile, period: Option<usize>) -> Self {
         let (tokens, period) = (period.map_or(0, |_| tile.len), period.unwrap_or(0));
-        let mins = tile.sums.as_chunks().0.get(period).map(|sums| (halves(&panel.mins, period), sums));
-        let (scales, x_scales) = (halves(&panel.scales, period), &tile.scales.as_chunks().0[period]);
-        Self { period, scales, x_scales, mins, token: 0, tokens }
+        let in_group = q.group / q.period;
+        let (group, place) = (period / in_group, period % in_group);
+        let sub_scales = q.has_sub_scales().then(|| SubScales {
+            scales: integers(&panel.sub_scales.as_chunks().0[period]),
+            first: place == 0,
+            last: place + 1 == in_group,
+        });
+        let mins = q.has_min.then(|| {
+            let pairs = group * in_group / 2..(group + 1) * in_group / 2;
+            let by = match q.has_sub_scales() {
+                false => Sub::Sums(&tile.sums.as_chunks().0[group]),
+                true => {
+                    Sub::Pairs(&panel.sub_mins.as_chunks().0[pairs.clone()], &tile.pairs.as_chunks().0[pairs])
+                }
+            };
+            (halves(&panel.mins, group), by)
+        });
+        let (scales, x_scales) = (halves(&panel.scales, group), &tile.scales.as_chunks().0[group]);
+        Self { group, scales, x_scales, mins, sub_scales, token: 0, tokens }
     }
 
-    /// Adds the sums of so many more tokens to `y`.
+    /// Adds the sums of so many more tokens to `y`, or to those of the group, `totals`, until it ends.
     ///
     /// # Safety
     ///
-    /// Those of this period are stored.
+    /// Those of this period are stored, and after a group's first the totals.
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     #[inline]
-    unsafe fn advance(&mut self, count: usize, sums: &Sums, y: &mut [[f32; ROWS]]) {
+    unsafe fn advance(&mut self, count: usize, sums: &Sums, totals: &mut Sums, y: &mut [[f32; ROWS]]) {
         let end = self.tokens.min(self.token + count);
         for (t, y) in (self.token..end).zip(&mut y[self.token..end]) {
             let x_scale = _mm512_set1_ps(self.x_scales[t]);
             for (h, y) in y.as_chunks_mut::<SIXTEEN>().0.iter_mut().enumerate() {
-                // SAFETY: by the contract; and sixteen numbers.
-                let (sum, before) = unsafe { (sums.load(t, h), _mm512_loadu_ps(y.as_ptr())) };
-                let before = if self.period == 0 { _mm512_setzero_ps() } else { before };
+                // SAFETY: by the contract.
+                let mut sum = unsafe { sums.load(t, h) };
+                if let Some(sub) = &self.sub_scales {
+                    sum = _mm512_mullo_epi32(sum, sub.scales[h]);
+                    if !sub.first {
+                        // SAFETY: by the contract.
+                        sum = _mm512_add_epi32(sum, unsafe { totals.load(t, h) });
+                    }
+                    if !sub.last {
+                        totals.put(t, h, sum);
+                        continue;
+                    }
+                }
+                // SAFETY: sixteen numbers.
+                let before = unsafe { _mm512_loadu_ps(y.as_ptr()) };
+                let before = if self.group == 0 { _mm512_setzero_ps() } else { before };
                 let scale = _mm512_mul_ps(self.scales[h], x_scale);
                 let mut to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, before);
-                if let Some((mins, x_sums)) = self.mins {
-                    to = _mm512_fmadd_ps(_mm512_set1_ps(x_sums[t]), mins[h], to);
+                match &self.mins {
+                    Some((mins, Sub::Sums(sums))) => {
+                        to = _mm512_fmadd_ps(_mm512_set1_ps(sums[t]), mins[h], to)
+                    }
+                    Some((mins, Sub::Pairs(sub_mins, sums))) => {
+                        let mut dot = _mm512_setzero_si512();
+                        for (sub_mins, sums) in sub_mins.iter().zip(*sums) {
+                            dot = _mm512_dpwssd_epi32(dot, integers(sub_mins)[h], _mm512_set1_epi32(sums[t]));
+                        }
+                        to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(mins[h], x_scale), to);
+                    }
+                    None => {}
                 }
                 // SAFETY: sixteen numbers.
                 unsafe { _mm512_storeu_ps(y.as_mut_ptr(), to) };
@@ -222,9 +288,23 @@ impl<'a> Scaling<'a> {
 /// Adds the products of an activation that was left out to its token's numbers.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn add_outlier(panel: &Panel, q: &Quantization, outlier: &Outlier, y: &mut [f32; ROWS]) {
-    let (input, period) = (outlier.input, outlier.input / q.period);
-    let scales = halves(&panel.scales, period);
-    let mins = if q.has_min { halves(&panel.mins, period) } else { [_mm512_setzero_ps(); 2] };
+    let (input, group, period) = (outlier.input, outlier.input / q.group, outlier.input / q.period);
+    let mut scales = halves(&panel.scales, group);
+    let mut mins = if q.has_min { halves(&panel.mins, group) } else { [_mm512_setzero_ps(); 2] };
+    if q.has_sub_scales() {
+        let sub_scales = integers(&panel.sub_scales.as_chunks().0[period]);
+        for h in 0..2 {
+            scales[h] = _mm512_mul_ps(scales[h], _mm512_cvtepi32_ps(sub_scales[h]));
+        }
+        if q.has_min {
+            let pair = integers(&panel.sub_mins.as_chunks().0[period / 2]);
+            let down = _mm_cvtsi32_si128(16 * (period % 2) as i32);
+            for h in 0..2 {
+                let sub_mins = _mm512_and_si512(_mm512_srl_epi32(pair[h], down), _mm512_set1_epi32(0xffff));
+                mins[h] = _mm512_mul_ps(mins[h], _mm512_cvtepi32_ps(sub_mins));
+            }
+        }
+    }
     let lines: &[_; 2] = &panel.lines.as_chunks().0[input / QUAD];
     let (value, shift) = (_mm512_set1_ps(outlier.value), _mm_cvtsi32_si128(24 - 8 * (input % QUAD) as i32));
     for (h, y) in y.as_chunks_mut::<SIXTEEN>().0.iter_mut().enumerate() {
@@ -238,12 +318,21 @@ fn add_outlier(panel: &Panel, q: &Quantization, outlier: &Outlier, y: &mut [f32;
     }
 }
 
-/// A period's numbers of a panel's rows.
+/// A group's numbers of a panel's rows.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn halves(v: &[[f32; OCTET]], period: usize) -> [__m512; 2] {
-    let v: &[[f32; OCTET]; ROWS / OCTET] = &v.as_chunks().0[period];
+fn halves(v: &[[f32; OCTET]], group: usize) -> [__m512; 2] {
+    let v: &[[f32; OCTET]; ROWS / OCTET] = &v.as_chunks().0[group];
     let at = v.as_flattened().as_ptr();
     // SAFETY: two registers of numbers.
     unsafe { [_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(SIXTEEN))] }
+}
+
+/// Integers of a panel's rows.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+fn integers(v: &[[i32; OCTET]; ROWS / OCTET]) -> [__m512i; 2] {
+    let at = v.as_flattened().as_ptr();
+    // SAFETY: two registers of integers.
+    unsafe { [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(SIXTEEN).cast())] }
 }

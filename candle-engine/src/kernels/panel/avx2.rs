@@ -59,11 +59,17 @@ fn some<const BITS: u32, const T: usize>(
     let (quads, _) = tile.quads.as_chunks::<TILE>();
     let (starts, _) = tile.starts.as_chunks::<TILE>();
     let (x_scales, _) = tile.scales.as_chunks::<TILE>();
+    let (sub_scales, _) = panel.sub_scales.as_chunks::<{ ROWS / OCTET }>();
+    let (sub_mins, _) = panel.sub_mins.as_chunks::<{ ROWS / OCTET }>();
     let (x_sums, _) = tile.sums.as_chunks::<TILE>();
+    let (x_pairs, _) = tile.pairs.as_chunks::<TILE>();
     let skipped = tile.outliers.partition_point(|o| o.input < periods.start * q.period);
     let mut outliers = tile.outliers[skipped..].iter().peekable();
     let lines = panel.lines.chunks(q.period / QUAD);
     let each = lines.zip(quads.chunks(q.period / QUAD)).enumerate();
+    let (sub, in_group) = (q.has_sub_scales(), q.group / q.period);
+    // Of a group so far.
+    let mut totals = [[_mm256_setzero_si256(); 2]; T];
     for (i, (lines, quads)) in each.take(periods.end).skip(periods.start) {
         let mut acc = [[_mm256_setzero_si256(); 2]; T];
         for t in 0..T {
@@ -93,6 +99,25 @@ fn some<const BITS: u32, const T: usize>(
                 }
             }
         }
+        let mut i = i;
+        if sub {
+            // As the sums below.
+            let totals = black_box(&mut totals);
+            for t in 0..T {
+                for h in 0..2 {
+                    // SAFETY: a register of integers.
+                    let sub_scales = unsafe { _mm256_loadu_si256(sub_scales[i][h].as_ptr().cast()) };
+                    let sum = _mm256_mullo_epi32(acc[t][h], sub_scales);
+                    let before = if i % in_group == 0 { _mm256_setzero_si256() } else { totals[t][h] };
+                    totals[t][h] = _mm256_add_epi32(before, sum);
+                }
+            }
+            if i % in_group + 1 < in_group {
+                continue;
+            }
+            i /= in_group;
+            acc = *totals;
+        }
         // The sums stay in memory: in registers from period to period they would drive out those of the integers.
         let y = black_box(&mut *y);
         for t in 0..T {
@@ -105,14 +130,24 @@ fn some<const BITS: u32, const T: usize>(
                     let mut sum = if i == 0 { _mm256_setzero_ps() } else { _mm256_loadu_ps(y.as_ptr()) };
                     sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t][h]), scale, sum);
                     if q.has_min {
-                        let x_sum = _mm256_set1_ps(x_sums[i][first + t]);
-                        sum = _mm256_fmadd_ps(x_sum, _mm256_loadu_ps(mins[i][h].as_ptr()), sum);
+                        let min = _mm256_loadu_ps(mins[i][h].as_ptr());
+                        sum = if sub {
+                            let mut dot = _mm256_setzero_si256();
+                            for pair in i * in_group / 2..(i + 1) * in_group / 2 {
+                                let sub_mins = _mm256_loadu_si256(sub_mins[pair][h].as_ptr().cast());
+                                let x = _mm256_set1_epi32(x_pairs[pair][first + t]);
+                                dot = _mm256_add_epi32(dot, _mm256_madd_epi16(sub_mins, x));
+                            }
+                            _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(min, x_scale), sum)
+                        } else {
+                            _mm256_fmadd_ps(_mm256_set1_ps(x_sums[i][first + t]), min, sum)
+                        };
                     }
                     _mm256_storeu_ps(y.as_mut_ptr(), sum);
                 }
             }
         }
-        while let Some(outlier) = outliers.next_if(|o| o.input < (i + 1) * q.period) {
+        while let Some(outlier) = outliers.next_if(|o| o.input < (i + 1) * q.group) {
             if (first..first + T).contains(&outlier.token) {
                 for (r, y) in y[outlier.token - first].iter_mut().enumerate() {
                     *y = outlier.value.mul_add(panel.weight(r, outlier.input, q, BITS == 8), *y);

@@ -227,7 +227,7 @@ fn many<S: Source, G, const ROWS: usize>(
 ) {
     // Rows of activations: one for each token, or two.
     let (m, n) = (x.len(), w.rows());
-    let chunk = q.periods().div_ceil((q.k / CHUNK).max(1));
+    let chunk = q.periods().div_ceil((q.k / CHUNK).max(1)).next_multiple_of(q.group / q.period);
     let together = if m * q.k < TOKEN_BYTES { 1 } else { (PANEL_BYTES / (ROWS * q.k)).clamp(1, 4) };
     // The sums of some panels' rows: what `out` gets, tile by tile, with the number of the panel and of the tile's
     // first row.

@@ -7,6 +7,12 @@
 //!
 //! y = y + (Σ (quant − offset) · activation) · (scale · activation's scale), fused, for each period in order,
 //! and, where the format has a min, y = y + (activation's scale · Σ activation) · min, fused.
+//!
+//! Where some periods share a scale and have integers of their own under it, these multiply their sums before they are
+//! added up, as integers too:
+//!
+//! y = y + (Σ sub-scale · Σ (quant − offset) · activation) · (scale · activation's scale), fused, for each group in order,
+//! and, where the format has a min, y = y + (Σ sub-min · Σ activation) · (min · activation's scale), fused.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -26,7 +32,8 @@ use self::tile::Tokens;
 pub use self::tile::{Quantization, Tile};
 #[cfg(target_arch = "x86_64")]
 pub use self::x86::{
-    from_array, join, quarter_sums, sixteen_words, to_array, transpose, transpose_quarters, transpose_sixteen,
+    from_array, join, quarter_sums, sixteen_words, sums_of_quarters, to_array, to_integers, transpose,
+    transpose_quarters, transpose_sixteen,
 };
 
 /// Numbers of a row that are unpacked at once; a panel's rows are padded to a multiple.
@@ -48,10 +55,14 @@ pub struct Panel {
     octets: usize,
     /// Four quants of each row: `[k / QUAD][octets / 2]`
     lines: Vec<Line>,
-    /// `[periods][octets]`
+    /// `[groups][octets]`
     scales: Vec<[f32; OCTET]>,
     /// As the scales, or nothing.
     mins: Vec<[f32; OCTET]>,
+    /// `[periods][octets]`, or nothing.
+    sub_scales: Vec<[i32; OCTET]>,
+    /// Of two periods, 16 bits each, `[periods / 2][octets]`; or nothing.
+    sub_mins: Vec<[i32; OCTET]>,
 }
 
 /// Four quants of sixteen rows.
@@ -67,8 +78,11 @@ impl Panel {
         // Up to what matrix registers read at once.
         let k = q.k.next_multiple_of(2 * UNIT);
         self.lines.resize(k / QUAD * (octets / 2), Line::default());
-        self.scales.resize(q.periods() * octets, Default::default());
+        self.scales.resize(q.groups() * octets, Default::default());
         self.mins.resize(if q.has_min { self.scales.len() } else { 0 }, Default::default());
+        let periods = if q.has_sub_scales() { q.periods() * octets } else { 0 };
+        self.sub_scales.resize(periods, Default::default());
+        self.sub_mins.resize(if q.has_min { periods / 2 } else { 0 }, Default::default());
     }
 
     /// Sets the quants of numbers `UNIT · unit..UNIT · (unit + 1)` of the rows of octet `h`: a quad of each row,
@@ -82,13 +96,25 @@ impl Panel {
         }
     }
 
-    /// Sets the scales of a period in octet `h`, and the mins, if the format has any.
+    /// Sets the scales of a group in octet `h`, and the mins, if the format has any.
     #[inline(always)]
-    pub fn set_scales(&mut self, h: usize, period: usize, scales: [f32; OCTET], mins: [f32; OCTET]) {
-        self.scales[period * self.octets + h] = scales;
-        if let Some(to) = self.mins.get_mut(period * self.octets + h) {
+    pub fn set_scales(&mut self, h: usize, group: usize, scales: [f32; OCTET], mins: [f32; OCTET]) {
+        self.scales[group * self.octets + h] = scales;
+        if let Some(to) = self.mins.get_mut(group * self.octets + h) {
             *to = mins;
         }
+    }
+
+    /// Sets the sub-scales of a period in octet `h`.
+    #[inline(always)]
+    pub fn set_sub_scales(&mut self, h: usize, period: usize, scales: [i32; OCTET]) {
+        self.sub_scales[period * self.octets + h] = scales;
+    }
+
+    /// Sets the sub-mins of periods `2 · pair` and the next in octet `h`: the first's in the low 16 bits.
+    #[inline(always)]
+    pub fn set_sub_mins(&mut self, h: usize, pair: usize, mins: [i32; OCTET]) {
+        self.sub_mins[pair * self.octets + h] = mins;
     }
 
     /// Eights of rows.
@@ -112,13 +138,28 @@ impl Panel {
     pub fn set_sixteen_scales(
         &mut self,
         s: usize,
-        period: usize,
+        group: usize,
         scales: [f32; SIXTEEN],
         mins: [f32; SIXTEEN],
     ) {
         for h in 0..2 {
-            let eight = |v: &[f32; SIXTEEN]| v.as_chunks().0[h];
-            self.set_scales(2 * s + h, period, eight(&scales), eight(&mins));
+            self.set_scales(2 * s + h, group, octet(&scales, h), octet(&mins, h));
+        }
+    }
+
+    /// [`Self::set_sub_scales`] of sixteen `s`.
+    #[inline(always)]
+    pub fn set_sixteen_sub_scales(&mut self, s: usize, period: usize, scales: [i32; SIXTEEN]) {
+        for h in 0..2 {
+            self.set_sub_scales(2 * s + h, period, octet(&scales, h));
+        }
+    }
+
+    /// [`Self::set_sub_mins`] of sixteen `s`.
+    #[inline(always)]
+    pub fn set_sixteen_sub_mins(&mut self, s: usize, pair: usize, mins: [i32; SIXTEEN]) {
+        for h in 0..2 {
+            self.set_sub_mins(2 * s + h, pair, octet(&mins, h));
         }
     }
 
@@ -128,8 +169,20 @@ impl Panel {
         let (h, lane) = (r / OCTET, r % OCTET);
         let quant = self.lines[i / QUAD * (self.octets / 2) + h / 2].0[h % 2][lane * QUAD + i % QUAD];
         let quant = if signed { i32::from(quant as i8) } else { i32::from(quant) };
-        let at = i / q.period * self.octets + h;
-        let min = self.mins.get(at).map_or(0.0, |mins| mins[lane]);
-        self.scales[at][lane].mul_add((quant - q.offset) as f32, min)
+        let (group, period) = (i / q.group * self.octets + h, i / q.period);
+        let (mut scale, mut min) =
+            (self.scales[group][lane], self.mins.get(group).map_or(0.0, |mins| mins[lane]));
+        if let Some(sub_scales) = self.sub_scales.get(period * self.octets + h) {
+            scale *= sub_scales[lane] as f32;
+            let pair = self.sub_mins.get(period / 2 * self.octets + h);
+            min *= pair.map_or(0, |mins| (mins[lane] >> (16 * (period % 2))) & 0xffff) as f32;
+        }
+        scale.mul_add((quant - q.offset) as f32, min)
     }
+}
+
+/// Half `h` of sixteen.
+#[inline(always)]
+fn octet<T: Copy>(sixteen: &[T; SIXTEEN], h: usize) -> [T; OCTET] {
+    sixteen.as_chunks().0[h]
 }

@@ -12,7 +12,7 @@ use super::{QUAD, UNIT};
 /// Tokens of a tile.
 pub const TILE: usize = 12;
 
-/// Numbers of a period at most.
+/// Numbers of a group at most.
 const MOST: usize = 256;
 
 /// How much larger than the mean magnitude of its group an activation is that is multiplied apart.
@@ -27,7 +27,8 @@ pub struct Quantization {
     pub k: usize,
     /// Numbers whose products are summed as integers; the last period of a row may be shorter.
     pub period: usize,
-    /// Numbers under one scale of the activations: a multiple of the period.
+    /// Numbers under one scale, of the activations too. If that is more than a period, periods have integers of their
+    /// own to scale their sums by, and if there are mins, those too.
     pub group: usize,
     /// What is taken from every quant of the weights.
     pub offset: i32,
@@ -43,6 +44,16 @@ impl Quantization {
     /// Periods of a row.
     pub fn periods(&self) -> usize {
         self.k.div_ceil(self.period)
+    }
+
+    /// Groups of a row.
+    pub fn groups(&self) -> usize {
+        self.k.div_ceil(self.group)
+    }
+
+    /// Whether periods have scales of their own.
+    pub fn has_sub_scales(&self) -> bool {
+        self.group > self.period
     }
 
     /// Quantized tokens that a token becomes.
@@ -98,12 +109,14 @@ pub struct Tile {
     shape: Shape,
     /// Four quants of each token, a byte each: `[k / QUAD / run][width][run]`
     pub quads: Aligned<i32>,
-    /// `[periods][width]`
+    /// `[groups][width]`
     pub scales: Vec<f32>,
     /// `−offset · Σ quant`: where a period's integer sum starts. `[periods][width]`
     pub starts: Vec<i32>,
-    /// `scale · Σ quant`, `[periods][width]`; nothing if the weights have no mins.
+    /// `scale · Σ quant`, `[groups][width]`; nothing if the weights have no mins, or periods have them.
     pub sums: Vec<f32>,
+    /// `Σ quant` of two periods, the first's in the low 16 bits, `[periods / 2][width]`; nothing if periods have no mins.
+    pub pairs: Vec<i32>,
     /// By input, then by token.
     pub outliers: Vec<Outlier>,
 }
@@ -119,10 +132,7 @@ pub struct Tokens {
 impl Tokens {
     /// Quantizes `x`, rows of `k`, into the buffers that are there: tiles of this shape.
     pub fn quantize(&mut self, isa: Isa, x: &[f32], q: &Quantization, shape: Shape) {
-        assert!(
-            q.group.is_multiple_of(q.period) && q.group.is_multiple_of(UNIT) && q.period <= MOST,
-            "{q:?}"
-        );
+        assert!(q.group.is_multiple_of(q.period) && q.group.is_multiple_of(UNIT) && q.group <= MOST, "{q:?}");
         (self.len, self.shape) = (x.len() / q.k * q.parts(), shape);
         let (len, width) = (self.len, shape.width);
         let count = len.div_ceil(width);
@@ -157,9 +167,15 @@ fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: 
     tile.len = range.len();
     let mut rest = vec![0.0; if q.precise { q.group } else { 0 }];
     tile.quads.resize(q.k.next_multiple_of(unit.max(UNIT)) / QUAD * width);
-    tile.scales.resize(q.periods() * width, 0.0);
+    tile.scales.resize(q.groups() * width, 0.0);
     tile.starts.resize(q.periods() * width, 0);
-    tile.sums.resize(if q.has_min { q.periods() * width } else { 0 }, 0.0);
+    let (sums, pairs) = match (q.has_min, q.has_sub_scales()) {
+        (false, _) => (0, 0),
+        (true, false) => (q.groups() * width, 0),
+        (true, true) => (0, q.periods() / 2 * width),
+    };
+    tile.sums.resize(sums, 0.0);
+    tile.pairs.resize(pairs, 0);
     tile.outliers.clear();
     // Some groups of all tokens, then the next: so many quads stay in a first-level cache.
     let groups = (MOST / q.group).max(1);
@@ -180,15 +196,17 @@ fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: 
                 let outlier = |(i, &value)| Outlier { input: g * q.group + i, token, value };
                 tile.outliers.extend(outliers.map(outlier));
             }
+            tile.scales[g * width + token] = scale.scale;
             let first = g * (q.group / q.period);
             for (period, x) in (first..).zip(x.chunks(q.period)) {
                 let from = shape.at(period * (q.period / QUAD), token);
                 let sum = scale.quantize(x, unit, &mut tile.quads[from..], shape);
-                let at = period * width + token;
-                tile.starts[at] = -q.offset * sum;
-                tile.scales[at] = scale.scale;
-                if q.has_min {
-                    tile.sums[at] = sum as f32 * scale.scale;
+                tile.starts[period * width + token] = -q.offset * sum;
+                if let Some(to) = tile.sums.get_mut(g * width + token) {
+                    *to = sum as f32 * scale.scale;
+                }
+                if let Some(to) = tile.pairs.get_mut(period / 2 * width + token) {
+                    *to = if period % 2 == 0 { sum & 0xffff } else { *to | sum << 16 };
                 }
             }
         }

@@ -5,8 +5,8 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::ops::Range;
 
-use super::tile::TILE;
-use super::{Panel, Quantization, Tile, OCTET, QUAD};
+use super::tile::{Outlier, TILE};
+use super::{Line, Panel, Quantization, Tile, OCTET, QUAD};
 
 /// Quads of every period: 16 numbers.
 const FOUR: usize = 4;
@@ -26,11 +26,13 @@ macro_rules! each {
     };
 }
 
-/// Makes a module with `multiply`; `$lanes` rows a register, `$tokens` tokens at most at a time.
+/// Makes a module with `multiply`; `$lanes` rows a register, `$tokens` tokens at a time, of formats with sub-scales
+/// `$fewer`.
 macro_rules! level {
-    ($name:ident, $features:literal, lanes = $lanes:literal, tokens = [$($tokens:literal),*],
+    ($name:ident, $features:literal, lanes = $lanes:literal, tokens = [$($tokens:literal),*], [$($fewer:literal),*],
      $zero:ident, $set:ident, $dot:ident, $convert:ident, $load:ident, $zero_ps:ident, $load_ps:ident,
-     $store_ps:ident, $set_ps:ident, $mul:ident, $fma:ident) => {
+     $store_ps:ident, $set_ps:ident, $mul:ident, $fma:ident, $mul_integers:ident, $add_integers:ident,
+     $dot_words:ident, $store:ident, $field:ident) => {
         #[doc = concat!("`", $features, "`")]
         pub mod $name {
             use super::*;
@@ -52,6 +54,15 @@ macro_rules! level {
                 let mut t = 0;
                 while t < tile.len {
                     let left = tile.len - t;
+                    if q.has_sub_scales() {
+                        $(
+                            if left >= $fewer {
+                                some_of_groups::<$fewer>(panel, q, tile, t, periods.clone(), &mut y[t..t + $fewer]);
+                                t += $fewer;
+                                continue;
+                            }
+                        )*
+                    }
                     $(
                         if left >= $tokens {
                             if q.has_min {
@@ -66,7 +77,7 @@ macro_rules! level {
                 }
             }
 
-            /// `T` tokens from `first` on.
+            /// `T` tokens from `first` on; groups are single periods.
             #[target_feature(enable = $features)]
             fn some<const T: usize, const MIN: bool>(
                 panel: &Panel,
@@ -136,17 +147,185 @@ macro_rules! level {
                     });
                     while let Some(outlier) = outliers.next_if(|o| o.input < (i + 1) * q.period) {
                         if (first..first + T).contains(&outlier.token) {
-                            let y = &mut y[outlier.token - first];
-                            for (r, y) in y.iter_mut().enumerate() {
-                                let w = panel.weight(r, outlier.input, q, false);
-                                *y = outlier.value.mul_add(w, *y);
-                            }
+                            add_outlier(panel, q, outlier, &mut y[outlier.token - first]);
                         }
                     }
                 }
             }
+
+            /// `T` tokens from `first` on; of each group its periods' sums are scaled and added up as integers.
+            #[target_feature(enable = $features)]
+            fn some_of_groups<const T: usize>(
+                panel: &Panel,
+                q: &Quantization,
+                tile: &Tile,
+                first: usize,
+                periods: Range<usize>,
+                y: &mut [[f32; ROWS]],
+            ) {
+                assert!(first + T <= TILE, "tokens of a tile");
+                let y: &mut [[f32; ROWS]; T] = y.try_into().expect("numbers of so many tokens");
+                let (lines, _) = panel.lines.as_chunks::<{ ROWS / 16 }>();
+                let (sub_scales, _) = panel.sub_scales.as_chunks::<{ ROWS / OCTET }>();
+                let (quads, _) = tile.quads.as_chunks::<TILE>();
+                let (starts, _) = tile.starts.as_chunks::<TILE>();
+                let skipped = tile.outliers.partition_point(|o| o.input < periods.start * q.period);
+                let mut outliers = tile.outliers[skipped..].iter().peekable();
+                let (in_group, in_period) = (q.group / q.period, q.period / QUAD);
+                for g in periods.start / in_group..periods.end / in_group {
+                    let of_group = g * in_group..(g + 1) * in_group;
+                    let numbers = of_group.start * in_period..of_group.end * in_period;
+                    let lines = lines[numbers.clone()].chunks_exact(in_period);
+                    let quads = quads[numbers].chunks_exact(in_period);
+                    let scaled = sub_scales[of_group.clone()].iter().zip(&starts[of_group]);
+                    let mut totals = [[$zero(); 2]; T];
+                    for ((lines, quads), (sub_scales, starts)) in lines.zip(quads).zip(scaled) {
+                        let mut acc = [[$zero(); 2]; T];
+                        if q.offset != 0 {
+                            each!(t < T, {
+                                acc[t] = [$set(starts[first + t]); 2];
+                            });
+                        }
+                        let ((lines, _), (quads, _)) = (lines.as_chunks::<FOUR>(), quads.as_chunks::<FOUR>());
+                        for (lines, quads) in lines.iter().zip(quads) {
+                            for (line, x) in lines.iter().zip(quads) {
+                                // SAFETY: lines follow each other, and these hold two registers.
+                                let w = unsafe {
+                                    let at: *const u8 = line.as_ptr().cast();
+                                    [$load(at.cast()), $load(at.add(QUAD * $lanes).cast())]
+                                };
+                                each!(t < T, {
+                                    let x = $set(x[first + t]);
+                                    acc[t][0] = $dot(acc[t][0], w[0], x);
+                                    acc[t][1] = $dot(acc[t][1], w[1], x);
+                                });
+                            }
+                        }
+                        let at = sub_scales.as_flattened().as_ptr();
+                        // SAFETY: two registers of integers.
+                        let sub_scales = unsafe { [$load(at.cast()), $load(at.add($lanes).cast())] };
+                        each!(t < T, {
+                            for h in 0..2 {
+                                totals[t][h] = $add_integers(totals[t][h], $mul_integers(acc[t][h], sub_scales[h]));
+                            }
+                        });
+                    }
+                    let mut sums = [[[0; $lanes]; 2]; T];
+                    each!(t < T, {
+                        for h in 0..2 {
+                            // SAFETY: a register of integers.
+                            unsafe { $store(sums[t][h].as_mut_ptr().cast(), totals[t][h]) };
+                        }
+                    });
+                    add_group(panel, q, tile, g, first, &sums, y);
+                    while let Some(outlier) = outliers.next_if(|o| o.input < (g + 1) * q.group) {
+                        if (first..first + T).contains(&outlier.token) {
+                            add_outlier(panel, q, outlier, &mut y[outlier.token - first]);
+                        }
+                    }
+                }
+            }
+
+            /// Adds a group's sums, of tokens from `first` on, to `y`, whose numbers count from the second group on.
+            #[target_feature(enable = $features)]
+            fn add_group(
+                panel: &Panel,
+                q: &Quantization,
+                tile: &Tile,
+                group: usize,
+                first: usize,
+                sums: &[[[i32; $lanes]; 2]],
+                y: &mut [[f32; ROWS]],
+            ) {
+                let of_group = |v: &[[f32; OCTET]]| -> [[f32; $lanes]; 2] {
+                    let v: &[[f32; OCTET]; ROWS / OCTET] = &v.as_chunks().0[group];
+                    std::array::from_fn(|h| v.as_flattened().as_chunks().0[h])
+                };
+                let (scales, in_group) = (of_group(&panel.scales), q.group / q.period);
+                let (mins, pairs) = match q.has_min {
+                    true => (of_group(&panel.mins), group * in_group / 2..(group + 1) * in_group / 2),
+                    false => ([[0.0; $lanes]; 2], 0..0),
+                };
+                let sub_mins: &[[[i32; OCTET]; ROWS / OCTET]] = &panel.sub_mins.as_chunks().0[pairs.clone()];
+                let x_pairs: &[[i32; TILE]] = &tile.pairs.as_chunks().0[pairs];
+                let x_scales: &[f32; TILE] = &tile.scales.as_chunks().0[group];
+                for h in 0..2 {
+                    // SAFETY: a register of numbers each.
+                    let (scale, min) = unsafe { ($load_ps(scales[h].as_ptr()), $load_ps(mins[h].as_ptr())) };
+                    for (t, (sums, y)) in (first..).zip(sums.iter().zip(&mut *y)) {
+                        let (y, x_scale) = (&mut y.as_chunks_mut::<$lanes>().0[h], $set_ps(x_scales[t]));
+                        // SAFETY: as above.
+                        unsafe {
+                            let before = if group == 0 { $zero_ps() } else { $load_ps(y.as_ptr()) };
+                            let sum = $convert($load(sums[h].as_ptr().cast()));
+                            let mut sum = $fma(sum, $mul(scale, x_scale), before);
+                            if q.has_min {
+                                let mut dot = $zero();
+                                for (mins, x) in sub_mins.iter().zip(x_pairs) {
+                                    let mins = mins.as_flattened()[h * $lanes..][..$lanes].as_ptr();
+                                    dot = $dot_words(dot, $load(mins.cast()), $set(x[t]));
+                                }
+                                sum = $fma($convert(dot), $mul(min, x_scale), sum);
+                            }
+                            $store_ps(y.as_mut_ptr(), sum);
+                        }
+                    }
+                }
+            }
+
+            /// Adds the products of an activation that was left out to its token's numbers.
+            #[target_feature(enable = $features)]
+            fn add_outlier(panel: &Panel, q: &Quantization, outlier: &Outlier, y: &mut [f32; ROWS]) {
+                let (input, group, period) = (outlier.input, outlier.input / q.group, outlier.input / q.period);
+                let lines: &[Line; ROWS / 16] = &panel.lines.as_chunks().0[input / QUAD];
+                let of = |v: &[[f32; OCTET]], h: usize| {
+                    let v: &[[f32; OCTET]; ROWS / OCTET] = &v.as_chunks().0[group];
+                    // SAFETY: two registers of numbers.
+                    unsafe { $load_ps(v.as_flattened().as_ptr().add(h * $lanes)) }
+                };
+                let integers = |v: &[[i32; OCTET]], at: usize, h: usize| {
+                    let v: &[[i32; OCTET]; ROWS / OCTET] = &v.as_chunks().0[at];
+                    // SAFETY: two registers of integers.
+                    unsafe { $load(v.as_flattened().as_ptr().add(h * $lanes).cast()) }
+                };
+                for h in 0..2 {
+                    // SAFETY: lines follow each other, and these hold two registers.
+                    let quads = unsafe { $load(lines.as_ptr().cast::<u8>().add(h * QUAD * $lanes).cast()) };
+                    let quants = $field(quads, 8 * (input % QUAD), 255);
+                    let quants = $convert($add_integers(quants, $set(-q.offset)));
+                    let (mut scale, mut min) = (of(&panel.scales, h), $zero_ps());
+                    if q.has_min {
+                        min = of(&panel.mins, h);
+                    }
+                    if q.has_sub_scales() {
+                        scale = $mul(scale, $convert(integers(&panel.sub_scales, period, h)));
+                        if q.has_min {
+                            let pair = integers(&panel.sub_mins, period / 2, h);
+                            min = $mul(min, $convert($field(pair, 16 * (period % 2), 0xffff)));
+                        }
+                    }
+                    let y = &mut y.as_chunks_mut::<$lanes>().0[h];
+                    let weights = $fma(scale, quants, min);
+                    // SAFETY: a register of numbers.
+                    unsafe { $store_ps(y.as_mut_ptr(), $fma($set_ps(outlier.value), weights, $load_ps(y.as_ptr()))) };
+                }
+            }
         }
     };
+}
+
+/// `(v >> shift) & mask`
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn field_of_sixteen(v: __m512i, shift: usize, mask: i32) -> __m512i {
+    _mm512_and_si512(_mm512_srl_epi32(v, _mm_cvtsi32_si128(shift as i32)), _mm512_set1_epi32(mask))
+}
+
+/// The same.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn field_of_eight(v: __m256i, shift: usize, mask: i32) -> __m256i {
+    _mm256_and_si256(_mm256_srl_epi32(v, _mm_cvtsi32_si128(shift as i32)), _mm256_set1_epi32(mask))
 }
 
 level!(
@@ -154,6 +333,7 @@ level!(
     "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
     lanes = 16,
     tokens = [12, 8, 4, 2, 1],
+    [6, 4, 2, 1],
     _mm512_setzero_si512,
     _mm512_set1_epi32,
     _mm512_dpbusd_epi32,
@@ -164,7 +344,12 @@ level!(
     _mm512_storeu_ps,
     _mm512_set1_ps,
     _mm512_mul_ps,
-    _mm512_fmadd_ps
+    _mm512_fmadd_ps,
+    _mm512_mullo_epi32,
+    _mm512_add_epi32,
+    _mm512_dpwssd_epi32,
+    _mm512_storeu_si512,
+    field_of_sixteen
 );
 
 level!(
@@ -172,6 +357,7 @@ level!(
     "avxvnni,avx2,fma,f16c",
     lanes = 8,
     tokens = [6, 4, 2, 1],
+    [3, 2, 1],
     _mm256_setzero_si256,
     _mm256_set1_epi32,
     _mm256_dpbusd_avx_epi32,
@@ -182,5 +368,10 @@ level!(
     _mm256_storeu_ps,
     _mm256_set1_ps,
     _mm256_mul_ps,
-    _mm256_fmadd_ps
+    _mm256_fmadd_ps,
+    _mm256_mullo_epi32,
+    _mm256_add_epi32,
+    _mm256_dpwssd_avx_epi32,
+    _mm256_storeu_si256,
+    field_of_eight
 );

@@ -109,10 +109,33 @@ pub fn to_array(v: __m512) -> [f32; SIXTEEN] {
     out
 }
 
+/// The integers of a register.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub fn to_integers(v: __m512i) -> [i32; SIXTEEN] {
+    let mut out = [0; SIXTEEN];
+    // SAFETY: sixteen integers, and any alignment will do.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) };
+    out
+}
+
 /// A register of numbers.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
 pub fn from_array(v: &[f32; SIXTEEN]) -> __m512 {
     // SAFETY: sixteen floats, and any alignment will do.
     unsafe { _mm512_loadu_ps(v.as_ptr()) }
+}
+
+/// Adds four vectors up by their quarters: quarter `q` of the result is the sum of the quarters of `v[q]`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub fn sums_of_quarters(v: [__m512i; 4]) -> __m512i {
+    let two = |a, b| {
+        let (first, second) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xee>(a, b));
+        _mm512_add_epi32(first, second)
+    };
+    let (low, high) = (two(v[0], v[1]), two(v[2], v[3]));
+    let (first, second) = (_mm512_shuffle_i32x4::<0x88>(low, high), _mm512_shuffle_i32x4::<0xdd>(low, high));
+    _mm512_add_epi32(first, second)
 }

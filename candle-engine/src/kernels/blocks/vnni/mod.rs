@@ -1,5 +1,6 @@
 //! `avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c`: sixteen rows at once, one a lane.
 
+mod k_block;
 mod token;
 mod unpack;
 
@@ -7,13 +8,13 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 pub use self::token::matmul;
-use self::unpack::{groups, quads, unpack_scales};
+use self::unpack::{groups, quads, scales, sub_scales};
 use super::avx2;
-use super::formats::{Block, GROUP};
-use crate::kernels::panel::{to_array, Panel, OCTET, QUAD, SIXTEEN};
+use super::formats::{has_sub_scales, number, Block, GROUP};
+use crate::kernels::panel::{to_array, to_integers, Panel, OCTET, QUAD, SIXTEEN};
 use crate::kernels::prefetch::Stream;
 
-/// Scales and mins in a block of 256.
+/// Sub-scales in a block of 256.
 const MOST_SCALES: usize = 16;
 
 /// Packs sixteen rows, `less` taken from each quant, into sixteen `s` of the panel; past the last row the last again.
@@ -28,16 +29,21 @@ pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, less: i8, s: usiz
     let rows = Rows::new(w, row_bytes, from);
     let mut next = Stream::later(w.get((from + SIXTEEN) * row_bytes..).unwrap_or_default());
     let less = _mm512_set1_epi8(less);
-    let zero = _mm512_setzero_ps();
-    let (mut scales, mut mins) = ([zero; MOST_SCALES], [zero; MOST_SCALES]);
     let mut high = [_mm512_setzero_si512(); GROUP / QUAD];
     for block in 0..row_bytes / B::BYTES {
         next.read(SIXTEEN * B::BYTES);
         let rows = rows.skip(block * B::BYTES, B::BYTES);
-        unpack_scales::<B>(rows, &mut scales, &mut mins);
-        for i in 0..B::LEN / B::SCALED {
-            let at = block * (B::LEN / B::SCALED) + i;
-            panel.set_sixteen_scales(s, at, to_array(scales[i]), to_array(mins[i]));
+        let (scales, mins) = scales::<B>(rows);
+        panel.set_sixteen_scales(s, block, to_array(scales), to_array(mins));
+        if has_sub_scales::<B>() {
+            let periods = B::LEN / B::PERIOD;
+            let (scales, mins) = sub_scales::<B>(rows);
+            for i in 0..periods {
+                panel.set_sixteen_sub_scales(s, block * periods + i, to_integers(scales[i]));
+            }
+            for i in 0..if B::HAS_MIN { periods / 2 } else { 0 } {
+                panel.set_sixteen_sub_mins(s, block * (periods / 2) + i, to_integers(mins[i]));
+            }
         }
         for turn in 0..(B::LEN / GROUP).div_ceil(2) {
             let two = quads::<B>(rows, turn, &mut high);

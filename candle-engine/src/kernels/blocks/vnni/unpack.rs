@@ -122,61 +122,80 @@ fn fifth_bits([mut v, _]: [Quads; 2], bits: __m512i) -> [Quads; 2] {
 /// [`Block::scale`] of sixteen rows' block, one row a lane.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-pub(super) fn unpack_scales<B: Block>(
-    rows: Rows,
-    scales: &mut [__m512; MOST_SCALES],
-    mins: &mut [__m512; MOST_SCALES],
-) {
+pub(super) fn scales<B: Block>(rows: Rows) -> (__m512, __m512) {
+    let high = |both| half(_mm512_srli_epi32::<16>(both));
+    let zero = _mm512_setzero_ps();
     match B::FORMAT {
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => scales[0] = half(words(rows, 0)),
         Format::Q4_1 | Format::Q5_1 => {
             let both = words(rows, 0);
-            (scales[0], mins[0]) = (half(both), half(_mm512_srli_epi32::<16>(both)));
+            (half(both), high(both))
         }
         Format::Q2_K => {
             let both = words(rows, 80);
-            let (d, dmin) = (half(both), negative(half(_mm512_srli_epi32::<16>(both))));
+            (half(both), negative(high(both)))
+        }
+        // Its block ends with the half float, as the next one.
+        Format::Q3_K => (high(words(rows, 106)), zero),
+        Format::Q6_K => (high(words(rows, 206)), zero),
+        Format::Q4_K | Format::Q5_K => {
+            let both = words(rows, 0);
+            (half(both), negative(high(both)))
+        }
+        _ => (half(words(rows, 0)), zero),
+    }
+}
+
+/// [`Block::sub_scale`] of sixteen rows' block, one row a lane: the scales, and the mins by two periods, the first's in
+/// the low 16 bits.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub(super) fn sub_scales<B: Block>(rows: Rows) -> ([__m512i; MOST_SCALES], [__m512i; MOST_SCALES / 2]) {
+    let zero = _mm512_setzero_si512();
+    let (mut scales, mut mins) = ([zero; MOST_SCALES], [zero; MOST_SCALES]);
+    match B::FORMAT {
+        Format::Q2_K => {
             for (word, packed) in four_words(rows, 0).into_iter().enumerate() {
                 for i in 0..4 {
-                    scales[4 * word + i] = scaled(d, field(packed, 8 * i, 15));
-                    mins[4 * word + i] = scaled(dmin, field(packed, 8 * i + 4, 15));
+                    scales[4 * word + i] = field(packed, 8 * i, 15);
+                    mins[4 * word + i] = field(packed, 8 * i + 4, 15);
                 }
             }
         }
         Format::Q3_K => {
-            // The block ends with the half float.
-            let d = half(_mm512_srli_epi32::<16>(words(rows, 106)));
             let packed = [words(rows, 96), words(rows, 100), words(rows, 104)];
             for i in 0..16 {
                 let low = field(packed[i / 4 % 2], i % 4 * 8 + i / 8 * 4, 15);
                 let high = field(packed[2], i % 4 * 8 + i / 4 * 2, 3);
                 let both = _mm512_or_si512(low, _mm512_slli_epi32::<4>(high));
-                scales[i] = scaled(d, _mm512_sub_epi32(both, _mm512_set1_epi32(32)));
+                scales[i] = _mm512_sub_epi32(both, _mm512_set1_epi32(32));
             }
         }
         Format::Q4_K | Format::Q5_K => {
-            let [both, a, b, c] = four_words(rows, 0);
-            let (d, dmin) = (half(both), negative(half(_mm512_srli_epi32::<16>(both))));
+            let [_, a, b, c] = four_words(rows, 0);
             for i in 0..4 {
-                scales[i] = scaled(d, field(a, 8 * i, 63));
-                mins[i] = scaled(dmin, field(b, 8 * i, 63));
+                scales[i] = field(a, 8 * i, 63);
+                mins[i] = field(b, 8 * i, 63);
                 let high = |v| _mm512_slli_epi32::<4>(field(v, 8 * i + 6, 3));
-                scales[i + 4] = scaled(d, _mm512_or_si512(field(c, 8 * i, 15), high(a)));
-                mins[i + 4] = scaled(dmin, _mm512_or_si512(field(c, 8 * i + 4, 15), high(b)));
+                scales[i + 4] = _mm512_or_si512(field(c, 8 * i, 15), high(a));
+                mins[i + 4] = _mm512_or_si512(field(c, 8 * i + 4, 15), high(b));
             }
         }
         Format::Q6_K => {
-            let d = half(_mm512_srli_epi32::<16>(words(rows, 206)));
             for (word, packed) in four_words(rows, 192).into_iter().enumerate() {
                 for i in 0..4 {
                     // With its sign: up to the top, and down again.
                     let top = _mm512_sll_epi32(packed, _mm_cvtsi32_si128(24 - 8 * i as i32));
-                    scales[4 * word + i] = scaled(d, _mm512_srai_epi32::<24>(top));
+                    scales[4 * word + i] = _mm512_srai_epi32::<24>(top);
                 }
             }
         }
         _ => unreachable!(),
     }
+    let mut pairs = [zero; MOST_SCALES / 2];
+    for (i, pair) in pairs.iter_mut().enumerate() {
+        *pair = _mm512_or_si512(mins[2 * i], _mm512_slli_epi32::<16>(mins[2 * i + 1]));
+    }
+    (scales, pairs)
 }
 
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -192,16 +211,10 @@ fn field(v: __m512i, shift: usize, mask: i32) -> __m512i {
     _mm512_and_si512(_mm512_srl_epi32(v, _mm_cvtsi32_si128(shift as i32)), _mm512_set1_epi32(mask))
 }
 
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn scaled(d: __m512, by: __m512i) -> __m512 {
-    _mm512_mul_ps(d, _mm512_cvtepi32_ps(by))
-}
-
 /// The half floats in the low 16 bits of each lane.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn half(v: __m512i) -> __m512 {
+pub(super) fn half(v: __m512i) -> __m512 {
     _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v))
 }
 
@@ -270,7 +283,7 @@ fn eight_words(rows: Rows, at: usize) -> Quads {
 /// 16 bytes can be read.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-unsafe fn load16(at: *const u8) -> __m128i {
+pub(super) unsafe fn load16(at: *const u8) -> __m128i {
     // SAFETY: the caller's promise; any alignment will do.
     unsafe { _mm_loadu_si128(at.cast()) }
 }
