@@ -273,7 +273,12 @@ fn many<S: Source, G, const ROWS: usize>(
             let len = ROWS.min(rows.end - from);
             for (t, sums) in (first / q.parts()..).zip(sums) {
                 // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has.
-                unsafe { y.range(t * n + from, len) }.copy_from_slice(&sums[..len]);
+                let to = unsafe { y.range(t * n + from, len) };
+                // Of a known length they are copied without a call.
+                match to.first_chunk_mut() {
+                    Some(to) => *to = *sums,
+                    None => to.copy_from_slice(&sums[..len]),
+                }
             }
         };
         SCRATCH.with_borrow_mut(|[scratch, up_scratch]| match up {
