@@ -39,13 +39,14 @@ pub fn matmul<B: Block>(
 pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, less: i8, h: usize, panel: &mut Panel) {
     let rows = rows(w, row_bytes, from, w.len() / row_bytes);
     let less = _mm256_set1_epi8(less);
+    let mut sub = SubScales::none();
     for b in 0..row_bytes / B::BYTES {
         let blocks = blocks::<B>(rows, b);
         let (scales, mins) = self::scales::<B>(blocks);
         panel.set_scales(h, b, to_array(scales), to_array(mins));
         if has_sub_scales::<B>() {
             let periods = B::LEN / B::PERIOD;
-            let sub = sub_scales::<B>(blocks);
+            sub.unpack::<B>(blocks);
             for i in 0..periods {
                 panel.set_sub_scales(h, b * periods + i, to_integers(sub.scales[i]));
             }
@@ -79,11 +80,14 @@ fn rows(w: &[u8], row_bytes: usize, from: usize, end: usize) -> [&[u8]; LANES] {
 fn direct<B: Block>(w: [&[u8]; LANES], x: &Tile, stream: &mut Stream) -> __m256 {
     let mut y = _mm256_setzero_ps();
     let mut outliers = x.outliers.iter().peekable();
+    let mut sub = SubScales::none();
     for b in 0..w[0].len() / B::BYTES {
         stream.read(LANES * B::BYTES);
         let blocks = blocks::<B>(w, b);
         let periods = B::LEN / B::PERIOD;
-        let sub = if has_sub_scales::<B>() { sub_scales::<B>(blocks) } else { SubScales::none() };
+        if has_sub_scales::<B>() {
+            sub.unpack::<B>(blocks);
+        }
         let mut dot = _mm256_setzero_si256();
         for g in 0..B::LEN / GROUP {
             let at = b * (B::LEN / GROUP) + g;
@@ -266,55 +270,53 @@ impl SubScales {
     fn pair_of_mins(&self, i: usize) -> __m256i {
         _mm256_or_si256(self.mins[2 * i], _mm256_slli_epi32::<16>(self.mins[2 * i + 1]))
     }
-}
 
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn sub_scales<B: Block>(blocks: [&[u8]; LANES]) -> SubScales {
-    let mut sub = SubScales::none();
-    let SubScales { scales, mins } = &mut sub;
-    match B::FORMAT {
-        Format::Q2_K => {
-            for word in 0..4 {
-                let packed = words(blocks, 4 * word);
-                for i in 0..4 {
-                    scales[4 * word + i] = field(packed, 8 * i, 15);
-                    mins[4 * word + i] = field(packed, 8 * i + 4, 15);
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    fn unpack<B: Block>(&mut self, blocks: [&[u8]; LANES]) {
+        let Self { scales, mins } = self;
+        match B::FORMAT {
+            Format::Q2_K => {
+                for word in 0..4 {
+                    let packed = words(blocks, 4 * word);
+                    for i in 0..4 {
+                        scales[4 * word + i] = field(packed, 8 * i, 15);
+                        mins[4 * word + i] = field(packed, 8 * i + 4, 15);
+                    }
                 }
             }
-        }
-        Format::Q3_K => {
-            let packed = [words(blocks, 96), words(blocks, 100), words(blocks, 104)];
-            for i in 0..16 {
-                let low = field(packed[i / 4 % 2], i % 4 * 8 + i / 8 * 4, 15);
-                let high = field(packed[2], i % 4 * 8 + i / 4 * 2, 3);
-                let both = _mm256_or_si256(low, _mm256_slli_epi32::<4>(high));
-                scales[i] = _mm256_sub_epi32(both, _mm256_set1_epi32(32));
-            }
-        }
-        Format::Q4_K | Format::Q5_K => {
-            let (a, b, c) = (words(blocks, 4), words(blocks, 8), words(blocks, 12));
-            for i in 0..4 {
-                scales[i] = field(a, 8 * i, 63);
-                mins[i] = field(b, 8 * i, 63);
-                let high = |v| _mm256_slli_epi32::<4>(field(v, 8 * i + 6, 3));
-                scales[i + 4] = _mm256_or_si256(field(c, 8 * i, 15), high(a));
-                mins[i + 4] = _mm256_or_si256(field(c, 8 * i + 4, 15), high(b));
-            }
-        }
-        Format::Q6_K => {
-            for word in 0..4 {
-                let packed = words(blocks, 192 + 4 * word);
-                for i in 0..4 {
-                    // With its sign: up to the top, and down again.
-                    let top = _mm256_sll_epi32(packed, _mm_cvtsi32_si128(24 - 8 * i as i32));
-                    scales[4 * word + i] = _mm256_srai_epi32::<24>(top);
+            Format::Q3_K => {
+                let packed = [words(blocks, 96), words(blocks, 100), words(blocks, 104)];
+                for i in 0..16 {
+                    let low = field(packed[i / 4 % 2], i % 4 * 8 + i / 8 * 4, 15);
+                    let high = field(packed[2], i % 4 * 8 + i / 4 * 2, 3);
+                    let both = _mm256_or_si256(low, _mm256_slli_epi32::<4>(high));
+                    scales[i] = _mm256_sub_epi32(both, _mm256_set1_epi32(32));
                 }
             }
+            Format::Q4_K | Format::Q5_K => {
+                let (a, b, c) = (words(blocks, 4), words(blocks, 8), words(blocks, 12));
+                for i in 0..4 {
+                    scales[i] = field(a, 8 * i, 63);
+                    mins[i] = field(b, 8 * i, 63);
+                    let high = |v| _mm256_slli_epi32::<4>(field(v, 8 * i + 6, 3));
+                    scales[i + 4] = _mm256_or_si256(field(c, 8 * i, 15), high(a));
+                    mins[i + 4] = _mm256_or_si256(field(c, 8 * i + 4, 15), high(b));
+                }
+            }
+            Format::Q6_K => {
+                for word in 0..4 {
+                    let packed = words(blocks, 192 + 4 * word);
+                    for i in 0..4 {
+                        // With its sign: up to the top, and down again.
+                        let top = _mm256_sll_epi32(packed, _mm_cvtsi32_si128(24 - 8 * i as i32));
+                        scales[4 * word + i] = _mm256_srai_epi32::<24>(top);
+                    }
+                }
+            }
+            _ => unreachable!(),
         }
-        _ => unreachable!(),
     }
-    sub
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

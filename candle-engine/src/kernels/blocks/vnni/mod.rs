@@ -38,11 +38,12 @@ pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, less: i8, s: usiz
         if has_sub_scales::<B>() {
             let periods = B::LEN / B::PERIOD;
             let (scales, mins) = sub_scales::<B>(rows);
-            for i in 0..periods {
-                panel.set_sixteen_sub_scales(s, block * periods + i, to_integers(scales[i]));
+            for (i, scales) in scales.into_iter().enumerate().take(periods) {
+                panel.set_sixteen_sub_scales(s, block * periods + i, to_integers(scales));
             }
-            for i in 0..if B::HAS_MIN { periods / 2 } else { 0 } {
-                panel.set_sixteen_sub_mins(s, block * (periods / 2) + i, to_integers(mins[i]));
+            let pairs = if B::HAS_MIN { periods / 2 } else { 0 };
+            for (i, mins) in mins.into_iter().enumerate().take(pairs) {
+                panel.set_sixteen_sub_mins(s, block * (periods / 2) + i, to_integers(mins));
             }
         }
         for turn in 0..(B::LEN / GROUP).div_ceil(2) {
