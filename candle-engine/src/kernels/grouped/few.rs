@@ -119,15 +119,13 @@ fn some<'a, const BITS: u32, const T: usize>(
     let together = if period.is_multiple_of(WIDE) { period / WIDE } else { 1 };
     let quarters = if period.is_multiple_of(WIDE) { 4 } else { 4 * period / WIDE };
     let mut results = Results::<T>::new(w, from, &x[..T]);
+    let all = &w.quants[from * bytes..(from + SIXTEEN) * bytes];
     for at in (0..bytes).step_by(together * WIDE) {
         let end = bytes.min(at + together * WIDE);
         let mut parts = [[_mm512_setzero_si512(); T]; 4];
         for (j, parts) in parts.iter_mut().enumerate() {
             quants.read(4 * (end - at));
-            let mut rows = [&[][..]; 4];
-            for (r, row) in rows.iter_mut().enumerate() {
-                *row = w.row(from + 4 * j + r);
-            }
+            let rows = &all[4 * j * bytes..][..4 * bytes];
             let mut sums = [[_mm512_setzero_si512(); 4]; T];
             let mut i = at;
             while i < end {
@@ -137,8 +135,13 @@ fn some<'a, const BITS: u32, const T: usize>(
                     let two = &of_token[t][i / WIDE * line..][..line];
                     a[t] = [two[0], two[line - 1]];
                 }
-                for (r, row) in rows.iter().enumerate() {
-                    let weights = load_line(&row[i..i + here]);
+                for r in 0..4 {
+                    let weights = if here == WIDE {
+                        // SAFETY: `i + WIDE <= bytes`, and `rows` are four times so many; without a check of each row.
+                        unsafe { _mm512_loadu_si512(rows.as_ptr().add(r * bytes + i).cast()) }
+                    } else {
+                        load_line(&rows[r * bytes + i..][..here])
+                    };
                     // Unsigned: 128 is added. Past the end of a row activations are zero.
                     let low = match BITS {
                         8 => _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)),
@@ -278,12 +281,23 @@ impl<'a, const T: usize> Results<'a, T> {
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     #[inline]
     fn add(&mut self, sums: [[__m512i; 4]; T], quarters: usize) {
-        if quarters == 4 {
+        let two = |sums: [[__m512i; 4]; T], first: usize| {
             let mut dots = [_mm512_setzero_si512(); T];
-            for (dot, [a, b, c, d]) in dots.iter_mut().zip(sums) {
-                *dot = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+            for (dot, sums) in dots.iter_mut().zip(sums) {
+                *dot = _mm512_add_epi32(sums[first], sums[first + 1]);
             }
-            return self.add_period(dots);
+            dots
+        };
+        if quarters == 4 || quarters == 2 {
+            let (mut first, second) = (two(sums, 0), two(sums, 2));
+            if quarters == 2 {
+                self.add_period(first);
+                return self.add_period(second);
+            }
+            for (first, second) in first.iter_mut().zip(second) {
+                *first = _mm512_add_epi32(*first, second);
+            }
+            return self.add_period(first);
         }
         for q in 0..4 {
             for (dot, sums) in self.dots.0.iter_mut().zip(&sums) {

@@ -65,11 +65,7 @@ macro_rules! level {
                     }
                     $(
                         if left >= $tokens {
-                            if q.has_min {
-                                some::<$tokens, true>(panel, q, tile, t, periods.clone(), &mut y[t..t + $tokens]);
-                            } else {
-                                some::<$tokens, false>(panel, q, tile, t, periods.clone(), &mut y[t..t + $tokens]);
-                            }
+                            some::<$tokens>(panel, q, tile, t, periods.clone(), &mut y[t..t + $tokens]);
                             t += $tokens;
                             continue;
                         }
@@ -79,7 +75,7 @@ macro_rules! level {
 
             /// `T` tokens from `first` on; groups are single periods.
             #[target_feature(enable = $features)]
-            fn some<const T: usize, const MIN: bool>(
+            fn some<const T: usize>(
                 panel: &Panel,
                 q: &Quantization,
                 tile: &Tile,
@@ -121,11 +117,10 @@ macro_rules! level {
                             });
                         }
                     }
-                    // SAFETY: two registers of numbers each.
-                    let (scales, mins) = unsafe {
+                    // SAFETY: two registers of numbers.
+                    let scales = unsafe {
                         let scales = scales[i].as_flattened().as_ptr();
-                        let mins = if MIN { mins[i].as_flattened().as_ptr() } else { scales };
-                        ([$load_ps(scales), $load_ps(scales.add($lanes))], [$load_ps(mins), $load_ps(mins.add($lanes))])
+                        [$load_ps(scales), $load_ps(scales.add($lanes))]
                     };
                     // The sums stay in memory: in registers from period to period they would drive out those of
                     // the integers.
@@ -137,14 +132,22 @@ macro_rules! level {
                             // SAFETY: a register of the row's numbers.
                             unsafe {
                                 let before = if i == 0 { $zero_ps() } else { $load_ps(y.as_ptr()) };
-                                let mut sum = $fma($convert(acc[t][h]), $mul(scales[h], x_scale), before);
-                                if MIN {
-                                    sum = $fma($set_ps(x_sums[i][first + t]), mins[h], sum);
-                                }
-                                $store_ps(y.as_mut_ptr(), sum);
+                                $store_ps(y.as_mut_ptr(), $fma($convert(acc[t][h]), $mul(scales[h], x_scale), before));
                             }
                         }
                     });
+                    if q.has_min {
+                        let mins = mins[i].as_flattened().as_chunks::<$lanes>().0;
+                        for (y, &x_sum) in y.iter_mut().zip(&x_sums[i][first..]) {
+                            for (y, min) in y.as_chunks_mut::<$lanes>().0.iter_mut().zip(mins) {
+                                // SAFETY: a register of the row's numbers each.
+                                unsafe {
+                                    let sum = $fma($set_ps(x_sum), $load_ps(min.as_ptr()), $load_ps(y.as_ptr()));
+                                    $store_ps(y.as_mut_ptr(), sum);
+                                }
+                            }
+                        }
+                    }
                     while let Some(outlier) = outliers.next_if(|o| o.input < (i + 1) * q.period) {
                         if (first..first + T).contains(&outlier.token) {
                             add_outlier(panel, q, outlier, &mut y[outlier.token - first]);
