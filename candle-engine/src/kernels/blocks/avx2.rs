@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::formats::{has_sub_scales, number, Block, GROUP};
-use crate::kernels::panel::{pairs, transpose, Panel, Tile, QUAD};
+use crate::kernels::panel::{field_of_eight as field, pairs, transpose, Panel, Tile, QUAD};
 use crate::kernels::prefetch::Stream;
 use crate::weights::Format;
 
@@ -323,13 +323,6 @@ impl SubScales {
 #[inline]
 fn negative(v: __m256) -> __m256 {
     _mm256_xor_ps(v, _mm256_set1_ps(-0.0))
-}
-
-/// `(v >> shift) & mask`
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn field(v: __m256i, shift: usize, mask: i32) -> __m256i {
-    _mm256_and_si256(_mm256_srl_epi32(v, _mm_cvtsi32_si128(shift as i32)), _mm256_set1_epi32(mask))
 }
 
 /// The half floats at byte `at` of eight blocks.

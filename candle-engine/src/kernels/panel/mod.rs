@@ -32,8 +32,8 @@ use self::tile::Tokens;
 pub use self::tile::{Quantization, Tile};
 #[cfg(target_arch = "x86_64")]
 pub use self::x86::{
-    from_array, join, quarter_sums, sixteen_words, sums_of_quarters, to_array, to_integers, transpose,
-    transpose_quarters, transpose_sixteen,
+    field_of_eight, field_of_sixteen, from_array, join, quarter_sums, sixteen_words, sums_of_quarters,
+    to_array, to_integers, transpose, transpose_quarters, transpose_sixteen,
 };
 
 /// Numbers of a row that are unpacked at once; a panel's rows are padded to a multiple.

@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::ops::Range;
 
 use super::tile::{Outlier, TILE};
+use super::x86::{field_of_eight, field_of_sixteen};
 use super::{Line, Panel, Quantization, Tile, OCTET, QUAD};
 
 /// Quads of every period: 16 numbers.
@@ -315,20 +316,6 @@ macro_rules! level {
             }
         }
     };
-}
-
-/// `(v >> shift) & mask`
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn field_of_sixteen(v: __m512i, shift: usize, mask: i32) -> __m512i {
-    _mm512_and_si512(_mm512_srl_epi32(v, _mm_cvtsi32_si128(shift as i32)), _mm512_set1_epi32(mask))
-}
-
-/// The same.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn field_of_eight(v: __m256i, shift: usize, mask: i32) -> __m256i {
-    _mm256_and_si256(_mm256_srl_epi32(v, _mm_cvtsi32_si128(shift as i32)), _mm256_set1_epi32(mask))
 }
 
 level!(

@@ -139,3 +139,17 @@ pub fn sums_of_quarters(v: [__m512i; 4]) -> __m512i {
     let (first, second) = (_mm512_shuffle_i32x4::<0x88>(low, high), _mm512_shuffle_i32x4::<0xdd>(low, high));
     _mm512_add_epi32(first, second)
 }
+
+/// `(v >> shift) & mask` of each lane.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub fn field_of_sixteen(v: __m512i, shift: usize, mask: i32) -> __m512i {
+    _mm512_and_si512(_mm512_srl_epi32(v, _mm_cvtsi32_si128(shift as i32)), _mm512_set1_epi32(mask))
+}
+
+/// [`field_of_sixteen`] of eight.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub fn field_of_eight(v: __m256i, shift: usize, mask: i32) -> __m256i {
+    _mm256_and_si256(_mm256_srl_epi32(v, _mm_cvtsi32_si128(shift as i32)), _mm256_set1_epi32(mask))
+}

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Block, Rows, GROUP, MOST_SCALES};
-use crate::kernels::panel::{join, sixteen_words, QUAD};
+use crate::kernels::panel::{field_of_sixteen as field, join, sixteen_words, QUAD};
 use crate::weights::Format;
 
 /// A group's quants: four numbers of each of sixteen rows, and so on.
@@ -202,13 +202,6 @@ pub(super) fn sub_scales<B: Block>(rows: Rows) -> ([__m512i; MOST_SCALES], [__m5
 #[inline]
 fn negative(v: __m512) -> __m512 {
     _mm512_xor_ps(v, _mm512_set1_ps(-0.0))
-}
-
-/// `(v >> shift) & mask`
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn field(v: __m512i, shift: usize, mask: i32) -> __m512i {
-    _mm512_and_si512(_mm512_srl_epi32(v, _mm_cvtsi32_si128(shift as i32)), _mm512_set1_epi32(mask))
 }
 
 /// The half floats in the low 16 bits of each lane.
