@@ -173,6 +173,20 @@ pub unsafe fn dot_low_bytes<const C: u8, const A: u8, const B: u8>() {
     }
 }
 
+/// As [`dot_bytes`], but the bytes of B without a sign.
+///
+/// # Safety
+///
+/// [`Tiles`] are in use, of shapes that agree.
+#[inline(always)]
+pub unsafe fn dot_by_low_bytes<const C: u8, const A: u8, const B: u8>() {
+    // SAFETY: by the contract.
+    unsafe {
+        asm!("tdpbsud tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B,
+             options(nostack, preserves_flags, nomem));
+    }
+}
+
 /// `C[m, n] += Σ A[m, 2k] · B[k, 2n] + Σ A[m, 2k + 1] · B[k, 2n + 1]` of bf16: two f32 sums from zero, each product
 /// fused, that are added to each other and then to C.
 ///

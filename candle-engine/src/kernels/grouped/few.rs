@@ -74,7 +74,7 @@ pub fn matmul<const BITS: u32>(
 }
 
 /// What is read of some rows: quants, scales, zero points.
-fn streams(w: &Grouped, rows: Range<usize>) -> [Stream; 3] {
+pub(super) fn streams(w: &Grouped, rows: Range<usize>) -> [Stream; 3] {
     [w.quants, w.scales, w.zeros.unwrap_or_default()].map(|bytes| {
         let row = bytes.len() / w.rows;
         Stream::new(&bytes[rows.start * row..rows.end * row])

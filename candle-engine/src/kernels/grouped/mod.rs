@@ -20,16 +20,18 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
+mod tiles;
+#[cfg(target_arch = "x86_64")]
 mod vnni;
 
 use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::isa::Dot;
+use super::isa::{Dot, Registers};
 use super::lanes;
 use super::matmul::DenseFormat;
-use super::panel::{self, Panel, Quantization, Source, Tile, OCTET, SIXTEEN};
+use super::panel::{self, Few, Panel, Quantization, Source, Tile, OCTET, SIXTEEN};
 use super::{Act, Isa};
 
 /// Inputs under one scale of the activations, where the weights' groups are not smaller.
@@ -267,11 +269,15 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
         }
     }
 
-    fn few(&self, isa: Isa) -> usize {
+    fn few(&self, isa: Isa) -> Few {
         match isa.dot() {
             #[cfg(target_arch = "x86_64")]
-            Dot::Avx512Vnni => few::few(BITS),
-            _ => 1,
+            Dot::Avx512Vnni if isa.registers() == Registers::Amx && BITS == 8 && tiles::takes(&self.0) => {
+                Few::InTurn(tiles::TOKENS)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Dot::Avx512Vnni => Few::Alone(few::few(BITS)),
+            _ => Few::Alone(1),
         }
     }
 
@@ -283,7 +289,12 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
             Dot::Avx2 | Dot::AvxVnni => unsafe { avx2::matmul::<BITS>(&self.0, range, x, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Dot::Avx512Vnni => unsafe { few::matmul::<BITS>(&self.0, range, x, out) },
+            Dot::Avx512Vnni => unsafe {
+                match (self.few(isa), x) {
+                    (Few::InTurn(_), [x]) => tiles::matmul(&self.0, range, x, out),
+                    _ => few::matmul::<BITS>(&self.0, range, x, out),
+                }
+            },
         }
     }
 

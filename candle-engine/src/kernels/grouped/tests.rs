@@ -90,7 +90,8 @@ fn every_isa_computes_the_same_bits() {
             for w in [w, w.precise(true)] {
                 let expected = multiply(scalar, &w, &x);
                 for isa in Isa::available() {
-                    let what = format!("{isa} {w:?} {m}×{}×{} by {}", w.cols, w.rows, w.group);
+                    let Grouped { bits, rows, cols, group, precise, .. } = w;
+                    let what = format!("{isa} {bits:?} {m}×{cols}×{rows} by {group}, precise: {precise}");
                     assert_same_bits(&multiply(isa, &w, &x), &expected, &what);
                 }
             }

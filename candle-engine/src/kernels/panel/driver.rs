@@ -32,14 +32,24 @@ pub trait Source: Sync {
     /// Unpacks rows from `from` on until the panel is full, `less` taken from each quant; past the last row anything.
     fn pack(&self, isa: Isa, from: usize, less: i8, panel: &mut Panel);
 
-    /// Tokens up to which [`Self::direct`] is faster than a panel.
-    fn few(&self, _: Isa) -> usize {
-        1
+    /// What [`Self::direct`] takes.
+    fn few(&self, _: Isa) -> Few {
+        Few::Alone(1)
     }
 
     /// Calls `out(row, t, y)` for runs of the rows `range` and each token, without a panel. Quants of 8 bits have 128
-    /// added where the level is AVX-512-VNNI.
+    /// added where the level is AVX-512-VNNI, and tokens are alone.
     fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], out: impl FnMut(usize, usize, &[f32]));
+}
+
+/// Tokens up to which no panel is faster, and how they lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Few {
+    /// Each in a tile of its own.
+    Alone(usize),
+    /// In one tile, in turn.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    InTurn(usize),
 }
 
 /// Products with one token that are worth a region: some three microseconds' worth when the weights come from memory.
@@ -103,13 +113,18 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
     let unsigned = if S::BITS == 8 { i8::MIN } else { 0 };
     let without = |less: i8| Quantization { offset: q.offset - i32::from(less), ..q };
     TOKENS.with_borrow_mut(|tokens| {
-        if m * q.parts() <= w.few(isa) || isa.dot() == Dot::Scalar {
-            let q = match isa.dot() {
+        let count = m * q.parts();
+        let (few, width) = match w.few(isa) {
+            Few::Alone(few) => (few, 1),
+            Few::InTurn(few) => (few, count),
+        };
+        if count <= few || isa.dot() == Dot::Scalar {
+            let q = match (isa.dot(), w.few(isa)) {
                 #[cfg(target_arch = "x86_64")]
-                Dot::Avx512Vnni => without(unsigned),
+                (Dot::Avx512Vnni, Few::Alone(_)) => without(unsigned),
                 _ => q,
             };
-            tokens.quantize(isa, x, &q, Shape::in_turn(1));
+            tokens.quantize(isa, x, &q, Shape::in_turn(width));
             return one_by_one(isa, w, up, tokens.tiles(), m, y);
         }
         match isa.dot() {
@@ -184,7 +199,7 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
 
 /// A token, or few: memory sets the pace, and rows are multiplied as they are unpacked.
 fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], m: usize, y: &mut [f32]) {
-    let (n, parts) = (w.rows(), x.len() / m);
+    let (n, parts) = (w.rows(), x.iter().map(|x| x.len).sum::<usize>() / m);
     // A token's first part, and what the second adds to it.
     let store = |part: usize, to: &mut [f32], v: &[f32]| match part % parts {
         0 => to.copy_from_slice(v),
@@ -239,6 +254,11 @@ fn many<S: Source, G, const ROWS: usize>(
         for (panel, from) in panels.iter_mut().zip(rows.clone().step_by(ROWS)) {
             panel.resize(ROWS / OCTET, q);
             w.pack(isa, from, less, panel);
+            #[cfg(target_arch = "x86_64")]
+            if isa.registers() == Registers::Amx && amx::takes(q) {
+                // SAFETY: this level exists only after its features were detected.
+                unsafe { amx::finish(q, panel) };
+            }
         }
         sums.resize(count * m * ROWS);
         let share = next.len() / (count * x.tiles().len() * q.periods().div_ceil(chunk)) + 1;

@@ -27,9 +27,9 @@ mod x86;
 
 #[cfg(target_arch = "x86_64")]
 pub use self::avx2::pairs;
-pub use self::driver::{matmul, matmul_gated, Source};
+pub use self::driver::{matmul, matmul_gated, Few, Source};
 use self::tile::Tokens;
-pub use self::tile::{Quantization, Tile};
+pub use self::tile::{Outlier, Quantization, Tile};
 #[cfg(target_arch = "x86_64")]
 pub use self::x86::{
     field_of_eight, field_of_sixteen, from_array, join, quarter_sums, sixteen_words, sums_of_quarters,
@@ -55,6 +55,9 @@ pub struct Panel {
     octets: usize,
     /// Four quants of each row: `[k / QUAD][octets / 2]`
     lines: Vec<Line>,
+    /// Where matrix registers multiply and there are sub-scales, the high bytes of what `lines` have the low ones of.
+    #[cfg(target_arch = "x86_64")]
+    high: Vec<Line>,
     /// `[groups][octets]`
     scales: Vec<[f32; OCTET]>,
     /// As the scales, or nothing.

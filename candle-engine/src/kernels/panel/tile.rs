@@ -78,7 +78,7 @@ pub struct Outlier {
 pub struct Shape {
     /// How many tokens there is room for.
     pub width: usize,
-    /// Quads of a token that lie together, then those of the next: they divide a period, or fill it up.
+    /// Quads of a token that lie together, then those of the next: they divide a group, or fill it up.
     pub run: usize,
 }
 
@@ -119,6 +119,13 @@ pub struct Tile {
     pub pairs: Vec<i32>,
     /// By input, then by token.
     pub outliers: Vec<Outlier>,
+}
+
+impl Tile {
+    /// Those of an input and of what follows.
+    pub fn outliers_from(&self, input: usize) -> impl Iterator<Item = &Outlier> {
+        self.outliers[self.outliers.partition_point(|o| o.input < input)..].iter()
+    }
 }
 
 /// Quantized rows of activations.
@@ -162,11 +169,12 @@ fn fill(isa: Isa, tile: &mut Tile, range: Range<usize>, x: &[f32], q: &Quantizat
 #[inline(always)]
 fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: &Quantization) {
     let shape @ Shape { width, run } = tile.shape;
-    // Zeros fill the last period up to so many numbers.
-    let unit = if run == 1 { q.period.min(UNIT) } else { run * QUAD };
+    // Zeros fill the last period up to so many numbers, and the row.
+    let step = if run == 1 { UNIT } else { run * QUAD };
+    let unit = q.period.min(step);
     tile.len = range.len();
     let mut rest = vec![0.0; if q.precise { q.group } else { 0 }];
-    tile.quads.resize(q.k.next_multiple_of(unit.max(UNIT)) / QUAD * width);
+    tile.quads.resize(q.k.next_multiple_of(step) / QUAD * width);
     tile.scales.resize(q.groups() * width, 0.0);
     tile.starts.resize(q.periods() * width, 0);
     let (sums, pairs) = match (q.has_min, q.has_sub_scales()) {

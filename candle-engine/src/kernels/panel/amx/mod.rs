@@ -1,11 +1,15 @@
 //! Matrix registers: sixteen tokens by sixteen rows, 64 numbers of each at once.
 
+mod groups;
+
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+pub use self::groups::finish;
 use super::tile::{Outlier, Shape};
-use super::{Panel, Quantization, Tile, OCTET, QUAD, SIXTEEN, UNIT};
+use super::x86::{field_of_sixteen, from_array};
+use super::{Line, Panel, Quantization, Tile, OCTET, QUAD, SIXTEEN, UNIT};
 use crate::kernels::amx::{self, Tiles};
 
 /// Rows of a panel: two tiles.
@@ -17,14 +21,14 @@ pub const TOKENS: usize = 2 * SIXTEEN;
 /// Bytes from a token's numbers to the next one's, and from a quad of a panel to the next one.
 const STRIDE: usize = 4 * ROWS;
 
-/// Whether there are tiles for periods of this length.
+/// Whether there are tiles for groups of this length.
 pub fn takes(q: &Quantization) -> bool {
-    q.period.is_multiple_of(UNIT)
+    q.group.is_multiple_of(if q.has_sub_scales() { amx::ROW } else { UNIT })
 }
 
-/// Numbers that tiles hold of a row: they divide a period.
+/// Numbers that tiles hold of a row: they divide a group.
 fn step(q: &Quantization) -> usize {
-    if q.period.is_multiple_of(amx::ROW) {
+    if q.group.is_multiple_of(amx::ROW) {
         amx::ROW
     } else {
         UNIT
@@ -83,16 +87,6 @@ impl Sums {
         // SAFETY: by the contract.
         unsafe { _mm512_load_si512(from.add(token * ROWS + h * SIXTEEN).cast()) }
     }
-
-    /// Stores what [`Self::load`] loads.
-    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    #[inline]
-    fn put(&mut self, token: usize, h: usize, sums: __m512i) {
-        assert!(token < TOKENS && h < 2);
-        let to: *mut i32 = self.0.as_mut_ptr().cast();
-        // SAFETY: there is room for them.
-        unsafe { _mm512_store_si512(to.add(token * ROWS + h * SIXTEEN).cast(), sums) }
-    }
 }
 
 /// Adds the products of a panel's rows and a tile's tokens to `y`, whose numbers count from the second period on. The
@@ -110,11 +104,13 @@ pub unsafe fn multiply(
     y: &mut [[f32; ROWS]],
 ) {
     assert!(panel.octets == ROWS / OCTET && y.len() == tile.len && tile.len <= TOKENS, "a tile");
-    let skipped = tile.outliers.partition_point(|o| o.input < periods.start * q.period);
-    let mut outliers = tile.outliers[skipped..].iter().peekable();
-    let in_group = q.group / q.period;
-    // Of even and odd turns, and of a group so far.
-    let (mut sums, mut totals) = ([Sums::NONE; 2], Sums::NONE);
+    if q.has_sub_scales() {
+        // SAFETY: by the contract.
+        return unsafe { groups::multiply(panel, q, tile, periods, y) };
+    }
+    let mut outliers = tile.outliers_from(periods.start * q.period).peekable();
+    // Of even and odd turns.
+    let mut sums = [Sums::NONE; 2];
     let share = TOKENS / (q.period.div_ceil(amx::ROW) * PRODUCTS);
     let mut before: Option<usize> = None;
     for (turn, i) in periods.map(Some).chain([None]).enumerate() {
@@ -124,12 +120,12 @@ pub unsafe fn multiply(
         // SAFETY: by the contract; the last period was stored.
         unsafe {
             if let Some(i) = i {
-                products(panel, q, tile, i, || rest.advance(share, from, &mut totals, y));
+                products(panel, q, tile, i, || rest.advance(share, from, y));
                 to.store(tile.len);
             }
-            rest.advance(TOKENS, from, &mut totals, y);
+            rest.advance(TOKENS, from, y);
         }
-        let done = before.map_or(0, |i| (i + 1) / in_group * q.group);
+        let done = before.map_or(0, |i| (i + 1) * q.period);
         while let Some(outlier) = outliers.next_if(|o| o.input < done) {
             add_outlier(panel, q, outlier, &mut y[outlier.token]);
         }
@@ -181,30 +177,14 @@ unsafe fn products(panel: &Panel, q: &Quantization, tile: &Tile, period: usize, 
 
 /// What the sums of a period are scaled by on their way to `y`.
 struct Scaling<'a> {
-    group: usize,
+    is_first: bool,
     scales: [__m512; 2],
     x_scales: &'a [f32; TOKENS],
     /// Mins, and what they are multiplied by, if there are any.
-    mins: Option<([__m512; 2], Sub<'a>)>,
-    sub_scales: Option<SubScales>,
+    mins: Option<([__m512; 2], &'a [f32; TOKENS])>,
     /// The next token.
     token: usize,
     tokens: usize,
-}
-
-/// What mins are multiplied by.
-enum Sub<'a> {
-    Sums(&'a [f32; TOKENS]),
-    /// Sub-mins, and sums, of each two periods of the group.
-    Pairs(&'a [[[i32; OCTET]; ROWS / OCTET]], &'a [[i32; TOKENS]]),
-}
-
-/// Of a period.
-struct SubScales {
-    scales: [__m512i; 2],
-    /// Whether it is a group's first, and its last.
-    first: bool,
-    last: bool,
 }
 
 impl<'a> Scaling<'a> {
@@ -213,69 +193,29 @@ impl<'a> Scaling<'a> {
     #[inline]
     fn new(panel: &'a Panel, q: &Quantization, tile: &'a Tile, period: Option<usize>) -> Self {
         let (tokens, period) = (period.map_or(0, |_| tile.len), period.unwrap_or(0));
-        let in_group = q.group / q.period;
-        let (group, place) = (period / in_group, period % in_group);
-        let sub_scales = q.has_sub_scales().then(|| SubScales {
-            scales: integers(&panel.sub_scales.as_chunks().0[period]),
-            first: place == 0,
-            last: place + 1 == in_group,
-        });
-        let mins = q.has_min.then(|| {
-            let pairs = group * in_group / 2..(group + 1) * in_group / 2;
-            let by = match q.has_sub_scales() {
-                false => Sub::Sums(&tile.sums.as_chunks().0[group]),
-                true => {
-                    Sub::Pairs(&panel.sub_mins.as_chunks().0[pairs.clone()], &tile.pairs.as_chunks().0[pairs])
-                }
-            };
-            (halves(&panel.mins, group), by)
-        });
-        let (scales, x_scales) = (halves(&panel.scales, group), &tile.scales.as_chunks().0[group]);
-        Self { group, scales, x_scales, mins, sub_scales, token: 0, tokens }
+        let mins = q.has_min.then(|| (halves(&panel.mins, period), &tile.sums.as_chunks().0[period]));
+        let (scales, x_scales) = (halves(&panel.scales, period), &tile.scales.as_chunks().0[period]);
+        Self { is_first: period == 0, scales, x_scales, mins, token: 0, tokens }
     }
 
-    /// Adds the sums of so many more tokens to `y`, or to those of the group, `totals`, until it ends.
+    /// Adds the sums of so many more tokens to `y`.
     ///
     /// # Safety
     ///
-    /// Those of this period are stored, and after a group's first the totals.
+    /// Those of this period are stored.
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     #[inline]
-    unsafe fn advance(&mut self, count: usize, sums: &Sums, totals: &mut Sums, y: &mut [[f32; ROWS]]) {
+    unsafe fn advance(&mut self, count: usize, sums: &Sums, y: &mut [[f32; ROWS]]) {
         let end = self.tokens.min(self.token + count);
         for (t, y) in (self.token..end).zip(&mut y[self.token..end]) {
             let x_scale = _mm512_set1_ps(self.x_scales[t]);
             for (h, y) in y.as_chunks_mut::<SIXTEEN>().0.iter_mut().enumerate() {
                 // SAFETY: by the contract.
-                let mut sum = unsafe { sums.load(t, h) };
-                if let Some(sub) = &self.sub_scales {
-                    sum = _mm512_mullo_epi32(sum, sub.scales[h]);
-                    if !sub.first {
-                        // SAFETY: by the contract.
-                        sum = _mm512_add_epi32(sum, unsafe { totals.load(t, h) });
-                    }
-                    if !sub.last {
-                        totals.put(t, h, sum);
-                        continue;
-                    }
-                }
-                // SAFETY: sixteen numbers.
-                let before = unsafe { _mm512_loadu_ps(y.as_ptr()) };
-                let before = if self.group == 0 { _mm512_setzero_ps() } else { before };
-                let scale = _mm512_mul_ps(self.scales[h], x_scale);
-                let mut to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, before);
-                match &self.mins {
-                    Some((mins, Sub::Sums(sums))) => {
-                        to = _mm512_fmadd_ps(_mm512_set1_ps(sums[t]), mins[h], to)
-                    }
-                    Some((mins, Sub::Pairs(sub_mins, sums))) => {
-                        let mut dot = _mm512_setzero_si512();
-                        for (sub_mins, sums) in sub_mins.iter().zip(*sums) {
-                            dot = _mm512_dpwssd_epi32(dot, integers(sub_mins)[h], _mm512_set1_epi32(sums[t]));
-                        }
-                        to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(mins[h], x_scale), to);
-                    }
-                    None => {}
+                let sum = _mm512_cvtepi32_ps(unsafe { sums.load(t, h) });
+                let before = if self.is_first { _mm512_setzero_ps() } else { from_array(y) };
+                let mut to = _mm512_fmadd_ps(sum, _mm512_mul_ps(self.scales[h], x_scale), before);
+                if let Some((mins, sums)) = &self.mins {
+                    to = _mm512_fmadd_ps(_mm512_set1_ps(sums[t]), mins[h], to);
                 }
                 // SAFETY: sixteen numbers.
                 unsafe { _mm512_storeu_ps(y.as_mut_ptr(), to) };
@@ -288,33 +228,31 @@ impl<'a> Scaling<'a> {
 /// Adds the products of an activation that was left out to its token's numbers.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn add_outlier(panel: &Panel, q: &Quantization, outlier: &Outlier, y: &mut [f32; ROWS]) {
-    let (input, group, period) = (outlier.input, outlier.input / q.group, outlier.input / q.period);
-    let mut scales = halves(&panel.scales, group);
-    let mut mins = if q.has_min { halves(&panel.mins, group) } else { [_mm512_setzero_ps(); 2] };
-    if q.has_sub_scales() {
-        let sub_scales = integers(&panel.sub_scales.as_chunks().0[period]);
-        for h in 0..2 {
-            scales[h] = _mm512_mul_ps(scales[h], _mm512_cvtepi32_ps(sub_scales[h]));
-        }
-        if q.has_min {
-            let pair = integers(&panel.sub_mins.as_chunks().0[period / 2]);
-            let down = _mm_cvtsi32_si128(16 * (period % 2) as i32);
-            for h in 0..2 {
-                let sub_mins = _mm512_and_si512(_mm512_srl_epi32(pair[h], down), _mm512_set1_epi32(0xffff));
-                mins[h] = _mm512_mul_ps(mins[h], _mm512_cvtepi32_ps(sub_mins));
-            }
+    let (input, period) = (outlier.input, outlier.input / q.period);
+    let scales = halves(&panel.scales, input / q.group);
+    let mut mins = if q.has_min { halves(&panel.mins, input / q.group) } else { [_mm512_setzero_ps(); 2] };
+    if q.has_min && q.has_sub_scales() {
+        for (h, pair) in integers(&panel.sub_mins.as_chunks().0[period / 2]).into_iter().enumerate() {
+            let sub_mins = field_of_sixteen(pair, 16 * (period % 2), 0xffff);
+            mins[h] = _mm512_mul_ps(mins[h], _mm512_cvtepi32_ps(sub_mins));
         }
     }
-    let lines: &[_; 2] = &panel.lines.as_chunks().0[input / QUAD];
     let (value, shift) = (_mm512_set1_ps(outlier.value), _mm_cvtsi32_si128(24 - 8 * (input % QUAD) as i32));
+    // The byte of each row's quad, with its sign.
+    let byte = |lines: &[Line], h: usize| {
+        // SAFETY: a line of quads.
+        let quads = unsafe { _mm512_load_si512((&raw const lines[input / QUAD * 2 + h]).cast()) };
+        _mm512_srai_epi32::<24>(_mm512_sll_epi32(quads, shift))
+    };
     for (h, y) in y.as_chunks_mut::<SIXTEEN>().0.iter_mut().enumerate() {
-        // SAFETY: a line of quants and sixteen numbers.
-        unsafe {
-            let quads = _mm512_load_si512((&raw const lines[h]).cast());
-            let quants = _mm512_srai_epi32::<24>(_mm512_sll_epi32(quads, shift));
-            let weights = _mm512_fmadd_ps(scales[h], _mm512_cvtepi32_ps(quants), mins[h]);
-            _mm512_storeu_ps(y.as_mut_ptr(), _mm512_fmadd_ps(value, weights, _mm512_loadu_ps(y.as_ptr())));
+        let mut quants = byte(&panel.lines, h);
+        if q.has_sub_scales() {
+            let high = _mm512_slli_epi32::<8>(byte(&panel.high, h));
+            quants = _mm512_or_si512(_mm512_and_si512(quants, _mm512_set1_epi32(255)), high);
         }
+        let weights = _mm512_fmadd_ps(scales[h], _mm512_cvtepi32_ps(quants), mins[h]);
+        // SAFETY: sixteen numbers.
+        unsafe { _mm512_storeu_ps(y.as_mut_ptr(), _mm512_fmadd_ps(value, weights, from_array(y))) };
     }
 }
 
