@@ -269,16 +269,15 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
         }
     }
 
-    fn few(&self, isa: Isa) -> Few {
-        match isa.dot() {
-            #[cfg(target_arch = "x86_64")]
-            Dot::Avx512Vnni if isa.registers() == Registers::Amx && BITS == 8 && tiles::takes(&self.0) => {
-                Few::InTurn(tiles::TOKENS)
+    fn few(&self, isa: Isa, tokens: usize) -> Option<Few> {
+        #[cfg(target_arch = "x86_64")]
+        if isa.dot() == Dot::Avx512Vnni {
+            if isa.registers() == Registers::Amx && BITS == 8 && tiles::takes(&self.0, tokens) {
+                return Some(Few::InTurn);
             }
-            #[cfg(target_arch = "x86_64")]
-            Dot::Avx512Vnni => Few::Alone(few::few(BITS)),
-            _ => Few::Alone(1),
+            return (tokens <= few::few(BITS)).then_some(Few::Alone);
         }
+        (tokens == 1 || isa.dot() == Dot::Scalar).then_some(Few::Alone)
     }
 
     fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], mut out: impl FnMut(usize, usize, &[f32])) {
@@ -290,8 +289,8 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Dot::Avx512Vnni => unsafe {
-                match (self.few(isa), x) {
-                    (Few::InTurn(_), [x]) => tiles::matmul(&self.0, range, x, out),
+                match x {
+                    [x] if x.len > 1 => tiles::matmul(&self.0, range, x, out),
                     _ => few::matmul::<BITS>(&self.0, range, x, out),
                 }
             },

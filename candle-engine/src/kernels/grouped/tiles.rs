@@ -11,19 +11,22 @@ use crate::kernels::panel::{to_array, transpose_sixteen, Outlier, Tile, QUAD, SI
 /// Tokens that are multiplied at once at most.
 pub const TOKENS: usize = 16;
 
-/// Whether rows are cut into whole registers.
-pub fn takes(w: &Grouped) -> bool {
-    w.rows >= SIXTEEN && w.cols.is_multiple_of(amx::ROW) && w.period().is_multiple_of(amx::ROW)
+/// Tokens from which this is faster than lines of them.
+const LEAST: usize = 5;
+
+/// Whether so many tokens are multiplied, by rows that are cut into whole registers.
+pub fn takes(w: &Grouped, tokens: usize) -> bool {
+    let whole = w.cols.is_multiple_of(amx::ROW) && w.period().is_multiple_of(amx::ROW);
+    (LEAST..=TOKENS).contains(&tokens) && w.rows >= SIXTEEN && whole
 }
 
 /// `out(row, t, y)` for runs of the rows `range` of `w` and each of a tile's tokens in turn.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub fn matmul(w: &Grouped, range: Range<usize>, x: &Tile, mut out: impl FnMut(usize, usize, &[f32])) {
-    assert!(takes(w) && x.len <= TOKENS && x.quads.len() == w.cols / QUAD * x.len, "a tile");
-    let rows = amx::Shape::WHOLE;
+    assert!(takes(w, x.len) && x.quads.len() == w.cols / QUAD * x.len, "a tile");
     let by_token = amx::Shape { rows: SIXTEEN, row_bytes: QUAD * x.len };
     // SAFETY: the level exists only after it was detected, and tasks do not nest.
-    let _tiles = unsafe { Tiles::new([by_token, by_token, rows, by_token, rows, rows, rows, rows]) };
+    let _tiles = unsafe { Tiles::new([by_token, amx::Shape::WHOLE, by_token, by_token, by_token, by_token, by_token, by_token]) };
     let [mut quants, mut scales, _] = streams(w, range.clone());
     let mut sums = Sums([[0; SIXTEEN]; SIXTEEN]);
     let here = u16::MAX >> (TOKENS - x.len);
@@ -46,9 +49,9 @@ pub fn matmul(w: &Grouped, range: Range<usize>, x: &Tile, mut out: impl FnMut(us
                 let x: *const u8 = x.quads.as_ptr().cast();
                 amx::zero::<0>();
                 for at in (start..end).step_by(amx::ROW) {
-                    amx::load::<2>(w.add(at), stride);
-                    amx::load::<3>(x.add(at * by_token.row_bytes / QUAD), by_token.row_bytes);
-                    amx::dot_bytes::<0, 2, 3>();
+                    amx::load::<1>(w.add(at), stride);
+                    amx::load::<2>(x.add(at * by_token.row_bytes / QUAD), by_token.row_bytes);
+                    amx::dot_bytes::<0, 1, 2>();
                 }
                 amx::store::<0>(sums.0.as_mut_ptr().cast(), amx::ROW);
             }
@@ -63,8 +66,11 @@ pub fn matmul(w: &Grouped, range: Range<usize>, x: &Tile, mut out: impl FnMut(us
                 add_outlier(w, first, &of_rows, outlier, &mut y);
             }
         }
-        let columns = transpose_sixteen(y.map(|y| _mm512_castps_si512(y)));
-        for (t, column) in columns.into_iter().enumerate().take(x.len) {
+        let mut by_row = [_mm512_setzero_si512(); SIXTEEN];
+        for (to, y) in by_row.iter_mut().zip(y) {
+            *to = _mm512_castps_si512(y);
+        }
+        for (t, column) in transpose_sixteen(by_row).into_iter().enumerate().take(x.len) {
             out(from, t, &to_array(_mm512_castsi512_ps(column))[from - first..]);
         }
     }

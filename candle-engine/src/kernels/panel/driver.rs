@@ -32,9 +32,9 @@ pub trait Source: Sync {
     /// Unpacks rows from `from` on until the panel is full, `less` taken from each quant; past the last row anything.
     fn pack(&self, isa: Isa, from: usize, less: i8, panel: &mut Panel);
 
-    /// What [`Self::direct`] takes.
-    fn few(&self, _: Isa) -> Few {
-        Few::Alone(1)
+    /// How [`Self::direct`] takes so many tokens, if it is faster than a panel.
+    fn few(&self, isa: Isa, tokens: usize) -> Option<Few> {
+        (tokens == 1 || isa.dot() == Dot::Scalar).then_some(Few::Alone)
     }
 
     /// Calls `out(row, t, y)` for runs of the rows `range` and each token, without a panel. Quants of 8 bits have 128
@@ -42,14 +42,14 @@ pub trait Source: Sync {
     fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], out: impl FnMut(usize, usize, &[f32]));
 }
 
-/// Tokens up to which no panel is faster, and how they lie.
+/// How tokens lie that are multiplied without a panel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Few {
     /// Each in a tile of its own.
-    Alone(usize),
+    Alone,
     /// In one tile, in turn.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    InTurn(usize),
+    InTurn,
 }
 
 /// Products with one token that are worth a region: some three microseconds' worth when the weights come from memory.
@@ -114,17 +114,13 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
     let without = |less: i8| Quantization { offset: q.offset - i32::from(less), ..q };
     TOKENS.with_borrow_mut(|tokens| {
         let count = m * q.parts();
-        let (few, width) = match w.few(isa) {
-            Few::Alone(few) => (few, 1),
-            Few::InTurn(few) => (few, count),
-        };
-        if count <= few || isa.dot() == Dot::Scalar {
-            let q = match (isa.dot(), w.few(isa)) {
+        if let Some(few) = w.few(isa, count) {
+            let q = match (isa.dot(), few) {
                 #[cfg(target_arch = "x86_64")]
-                (Dot::Avx512Vnni, Few::Alone(_)) => without(unsigned),
+                (Dot::Avx512Vnni, Few::Alone) => without(unsigned),
                 _ => q,
             };
-            tokens.quantize(isa, x, &q, Shape::in_turn(width));
+            tokens.quantize(isa, x, &q, Shape::in_turn(if few == Few::Alone { 1 } else { count }));
             return one_by_one(isa, w, up, tokens.tiles(), m, y);
         }
         match isa.dot() {

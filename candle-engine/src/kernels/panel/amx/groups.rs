@@ -21,7 +21,10 @@ pub fn finish(q: &Quantization, panel: &mut Panel) {
     let of_periods = panel.lines.chunks_exact_mut(lines).zip(panel.high.chunks_exact_mut(lines));
     for ((lines, high), sub_scales) in of_periods.zip(panel.sub_scales.as_chunks().0) {
         // In both halves of each lane.
-        let by = integers(sub_scales).map(|v| _mm512_mask_blend_epi16(0xaaaa_aaaa, v, _mm512_slli_epi32::<16>(v)));
+        let mut by = integers(sub_scales);
+        for by in &mut by {
+            *by = _mm512_mask_blend_epi16(0xaaaa_aaaa, *by, _mm512_slli_epi32::<16>(*by));
+        }
         for (i, (line, high)) in lines.iter_mut().zip(high).enumerate() {
             // SAFETY: a line's 64 bytes.
             let quants = unsafe { _mm512_load_si512((&raw const *line).cast()) };
