@@ -2,7 +2,7 @@
 //!
 //! y[t, r] = Σ w[r, i] · x[t, i]
 //!
-//! Activations are quantized to 8 bits, one scale for each token and each period of at most 256
+//! Activations are quantized to 8 bits, one scale for each token and each period of at most 512
 //! inputs. The products of a period are summed as integers, exactly; these sums are added up in f32 in the
 //! order of the row. So every ISA, every batch and every number of threads gives the same bits.
 //!
@@ -35,7 +35,7 @@ use super::panel::{self, Few, Panel, Quantization, Source, Tile, OCTET, SIXTEEN}
 use super::{Act, Isa};
 
 /// Inputs under one scale of the activations, where the weights' groups are not smaller.
-const PERIOD: usize = 256;
+const PERIOD: usize = 512;
 
 /// Bits of a weight, and how they lie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -13,7 +13,7 @@ use super::{QUAD, UNIT};
 pub const TILE: usize = 12;
 
 /// Numbers of a group at most.
-const MOST: usize = 256;
+const MOST: usize = 512;
 
 /// How much larger than the mean magnitude of its group an activation is that is multiplied apart.
 ///
