@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::few::streams;
+use super::vnni::{sixteen_scales, SCALES};
 use super::Grouped;
 use crate::kernels::amx::{self, Tiles};
 use crate::kernels::panel::{to_array, transpose_sixteen, Outlier, Tile, QUAD, SIXTEEN};
@@ -34,21 +35,26 @@ pub fn matmul(w: &Grouped, range: Range<usize>, x: &Tile, mut out: impl FnMut(us
         scales.read(SIXTEEN * w.scales.len() / w.rows);
         // The last rows begin among those before them.
         let first = from.min(w.rows - SIXTEEN);
+        let (mut of_groups, mut none) = ([_mm512_setzero_ps(); SCALES], [_mm512_setzero_ps(); SCALES]);
         let mut of_rows = [0.0; SIXTEEN];
         let mut y = [_mm512_setzero_ps(); SIXTEEN];
         let mut outliers = x.outliers.iter().peekable();
         for (i, start) in (0..w.cols).step_by(w.period()).enumerate() {
             let end = w.cols.min(start + w.period());
             if start.is_multiple_of(w.group) {
-                (of_rows, _) = w.scales(std::array::from_fn(|r| first + r), start / w.group);
+                let group = start / w.group;
+                if group.is_multiple_of(SCALES) {
+                    sixteen_scales(w, first, group, &mut of_groups, &mut none);
+                }
+                of_rows = to_array(of_groups[group % SCALES]);
             }
-            quants.read(SIXTEEN * (end - start));
             // SAFETY: the tiles are in use; their bytes are of sixteen rows of `w`, and of the tokens' quads.
             unsafe {
                 let (w, stride) = (w.quants.as_ptr().add(first * w.cols), w.cols);
                 let x: *const u8 = x.quads.as_ptr().cast();
                 amx::zero::<0>();
                 for at in (start..end).step_by(amx::ROW) {
+                    quants.read(SIXTEEN * amx::ROW);
                     amx::load::<1>(w.add(at), stride);
                     amx::load::<2>(x.add(at * by_token.row_bytes / QUAD), by_token.row_bytes);
                     amx::dot_bytes::<0, 1, 2>();
