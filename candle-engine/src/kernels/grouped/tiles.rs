@@ -27,7 +27,9 @@ pub fn matmul(w: &Grouped, range: Range<usize>, x: &Tile, mut out: impl FnMut(us
     assert!(takes(w, x.len) && x.quads.len() == w.cols / QUAD * x.len, "a tile");
     let by_token = amx::Shape { rows: SIXTEEN, row_bytes: QUAD * x.len };
     // SAFETY: the level exists only after it was detected, and tasks do not nest.
-    let _tiles = unsafe { Tiles::new([by_token, amx::Shape::WHOLE, by_token, by_token, by_token, by_token, by_token, by_token]) };
+    let _tiles = unsafe {
+        Tiles::new([by_token, amx::Shape::WHOLE, by_token, by_token, by_token, by_token, by_token, by_token])
+    };
     let [mut quants, mut scales, _] = streams(w, range.clone());
     let mut sums = Sums([[0; SIXTEEN]; SIXTEEN]);
     let here = u16::MAX >> (TOKENS - x.len);

@@ -34,7 +34,10 @@ pub fn finish(q: &Quantization, panel: &mut Panel) {
             unsafe {
                 let low = _mm512_mask_blend_epi8(ODD, even, _mm512_slli_epi16::<8>(odd));
                 _mm512_store_si512((&raw mut *line).cast(), low);
-                _mm512_store_si512((&raw mut *high).cast(), _mm512_mask_blend_epi8(ODD, _mm512_srli_epi16::<8>(even), odd));
+                _mm512_store_si512(
+                    (&raw mut *high).cast(),
+                    _mm512_mask_blend_epi8(ODD, _mm512_srli_epi16::<8>(even), odd),
+                );
             }
         }
     }
@@ -68,7 +71,8 @@ pub unsafe fn multiply(
         let mut rest = before.map(|(group, h)| Scaling::new(panel, q, tile, group, h));
         // SAFETY: by the contract; the last turn's sums were stored.
         unsafe {
-            let (to, from) = if before.is_some_and(|(_, h)| h == 0) { (second, first) } else { (first, second) };
+            let (to, from) =
+                if before.is_some_and(|(_, h)| h == 0) { (second, first) } else { (first, second) };
             if let Some((group, h)) = turn {
                 products(panel, q, tile, group, h, || {
                     if let Some(rest) = &mut rest {
@@ -97,7 +101,14 @@ pub unsafe fn multiply(
 ///
 /// The [`super::tiles`] for `q` are in use.
 #[inline(always)]
-unsafe fn products(panel: &Panel, q: &Quantization, tile: &Tile, group: usize, h: usize, mut between: impl FnMut()) {
+unsafe fn products(
+    panel: &Panel,
+    q: &Quantization,
+    tile: &Tile,
+    group: usize,
+    h: usize,
+    mut between: impl FnMut(),
+) {
     const STRIDE: usize = 4 * ROWS;
     let first = group * q.group / QUAD;
     let of_group = first * (ROWS / SIXTEEN)..(first + q.group / QUAD) * (ROWS / SIXTEEN);
@@ -185,7 +196,8 @@ impl<'a> Scaling<'a> {
             if !self.sub_mins.is_empty() {
                 let mut dot = _mm512_setzero_si512();
                 for (sub_mins, sums) in self.sub_mins.iter().zip(self.sums) {
-                    let of_rows: &[[i32; OCTET]; ROWS / OCTET] = sub_mins.as_chunks().0.try_into().expect("rows");
+                    let of_rows: &[[i32; OCTET]; ROWS / OCTET] =
+                        sub_mins.as_chunks().0.try_into().expect("rows");
                     dot = _mm512_dpwssd_epi32(dot, integers(of_rows)[self.h], _mm512_set1_epi32(sums[t]));
                 }
                 to = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(self.min, x_scale), to);
