@@ -277,7 +277,7 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
             }
             return (tokens <= few::few(BITS)).then_some(Few::Alone);
         }
-        (tokens == 1 || isa.dot() == Dot::Scalar).then_some(Few::Alone)
+        (tokens == 1).then_some(Few::Alone)
     }
 
     fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], mut out: impl FnMut(usize, usize, &[f32])) {
@@ -287,7 +287,7 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
             // SAFETY: these levels exist only after their features were detected.
             Dot::Avx2 | Dot::AvxVnni => unsafe { avx2::matmul::<BITS>(&self.0, range, x, out) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
+            // SAFETY: as above; tokens are in turn, several in one tile, where `few` found matrix registers.
             Dot::Avx512Vnni => unsafe {
                 match x {
                     [x] if x.len > 1 => tiles::matmul(&self.0, range, x, out),

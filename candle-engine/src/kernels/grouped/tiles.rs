@@ -22,11 +22,15 @@ pub fn takes(w: &Grouped, tokens: usize) -> bool {
 }
 
 /// `out(row, t, y)` for runs of the rows `range` of `w` and each of a tile's tokens in turn.
+///
+/// # Safety
+///
+/// [`amx::is_supported`], and no other [`Tiles`] of this thread are in use.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub fn matmul(w: &Grouped, range: Range<usize>, x: &Tile, mut out: impl FnMut(usize, usize, &[f32])) {
+pub unsafe fn matmul(w: &Grouped, range: Range<usize>, x: &Tile, mut out: impl FnMut(usize, usize, &[f32])) {
     assert!(takes(w, x.len) && x.quads.len() == w.cols / QUAD * x.len, "a tile");
     let by_token = amx::Shape { rows: SIXTEEN, row_bytes: QUAD * x.len };
-    // SAFETY: the level exists only after it was detected, and tasks do not nest.
+    // SAFETY: by the contract.
     let _tiles = unsafe {
         Tiles::new([by_token, amx::Shape::WHOLE, by_token, by_token, by_token, by_token, by_token, by_token])
     };

@@ -63,8 +63,7 @@ fn some<const BITS: u32, const T: usize>(
     let (sub_mins, _) = panel.sub_mins.as_chunks::<{ ROWS / OCTET }>();
     let (x_sums, _) = tile.sums.as_chunks::<TILE>();
     let (x_pairs, _) = tile.pairs.as_chunks::<TILE>();
-    let skipped = tile.outliers.partition_point(|o| o.input < periods.start * q.period);
-    let mut outliers = tile.outliers[skipped..].iter().peekable();
+    let mut outliers = tile.outliers_from(periods.start * q.period).peekable();
     let lines = panel.lines.chunks(q.period / QUAD);
     let each = lines.zip(quads.chunks(q.period / QUAD)).enumerate();
     let (sub, in_group) = (q.has_sub_scales(), q.group / q.period);

@@ -33,8 +33,8 @@ pub trait Source: Sync {
     fn pack(&self, isa: Isa, from: usize, less: i8, panel: &mut Panel);
 
     /// How [`Self::direct`] takes so many tokens, if it is faster than a panel.
-    fn few(&self, isa: Isa, tokens: usize) -> Option<Few> {
-        (tokens == 1 || isa.dot() == Dot::Scalar).then_some(Few::Alone)
+    fn few(&self, _: Isa, tokens: usize) -> Option<Few> {
+        (tokens == 1).then_some(Few::Alone)
     }
 
     /// Calls `out(row, t, y)` for runs of the rows `range` and each token, without a panel. Quants of 8 bits have 128
@@ -114,7 +114,9 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
     let without = |less: i8| Quantization { offset: q.offset - i32::from(less), ..q };
     TOKENS.with_borrow_mut(|tokens| {
         let count = m * q.parts();
-        if let Some(few) = w.few(isa, count) {
+        // The specification has no panels.
+        let few = if isa.dot() == Dot::Scalar { Some(Few::Alone) } else { w.few(isa, count) };
+        if let Some(few) = few {
             let q = match (isa.dot(), few) {
                 #[cfg(target_arch = "x86_64")]
                 (Dot::Avx512Vnni, Few::Alone) => without(unsigned),

@@ -93,8 +93,7 @@ macro_rules! level {
                 let (starts, _) = tile.starts.as_chunks::<TILE>();
                 let (x_scales, _) = tile.scales.as_chunks::<TILE>();
                 let (x_sums, _) = tile.sums.as_chunks::<TILE>();
-                let skipped = tile.outliers.partition_point(|o| o.input < periods.start * q.period);
-                let mut outliers = tile.outliers[skipped..].iter().peekable();
+                let mut outliers = tile.outliers_from(periods.start * q.period).peekable();
                 let lines = lines.chunks(q.period / QUAD);
                 let each = lines.zip(quads.chunks(q.period / QUAD)).enumerate();
                 for (i, (lines, quads)) in each.take(periods.end).skip(periods.start) {
@@ -173,8 +172,7 @@ macro_rules! level {
                 let (sub_scales, _) = panel.sub_scales.as_chunks::<{ ROWS / OCTET }>();
                 let (quads, _) = tile.quads.as_chunks::<TILE>();
                 let (starts, _) = tile.starts.as_chunks::<TILE>();
-                let skipped = tile.outliers.partition_point(|o| o.input < periods.start * q.period);
-                let mut outliers = tile.outliers[skipped..].iter().peekable();
+                let mut outliers = tile.outliers_from(periods.start * q.period).peekable();
                 let (in_group, in_period) = (q.group / q.period, q.period / QUAD);
                 for g in periods.start / in_group..periods.end / in_group {
                     let of_group = g * in_group..(g + 1) * in_group;

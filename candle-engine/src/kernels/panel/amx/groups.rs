@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{add_outlier, halves, integers, Sums, PRODUCTS, ROWS, TOKENS};
+use super::{add_outlier, halves, integers, Operands, Sums, PRODUCTS, ROWS, TOKENS};
 use crate::kernels::amx;
 use crate::kernels::panel::x86::from_array;
 use crate::kernels::panel::{Line, Panel, Quantization, Tile, OCTET, QUAD, SIXTEEN};
@@ -74,7 +74,8 @@ pub unsafe fn multiply(
             let (to, from) =
                 if before.is_some_and(|(_, h)| h == 0) { (second, first) } else { (first, second) };
             if let Some((group, h)) = turn {
-                products(panel, q, tile, group, h, || {
+                let lines = [&panel.lines[..], &panel.high];
+                Operands::new(lines, [h; 2], q, tile, group * q.group, q.group).multiply::<true>(|| {
                     if let Some(rest) = &mut rest {
                         rest.advance(share, from, y);
                     }
@@ -91,54 +92,6 @@ pub unsafe fn multiply(
             }
         }
         before = turn;
-    }
-}
-
-/// The products of a group and half `h` of the rows, in tiles 0 to 3: of the first sixteen tokens those of low bytes and
-/// of high ones, then of the other tokens. Calls `between` after each.
-///
-/// # Safety
-///
-/// The [`super::tiles`] for `q` are in use.
-#[inline(always)]
-unsafe fn products(
-    panel: &Panel,
-    q: &Quantization,
-    tile: &Tile,
-    group: usize,
-    h: usize,
-    mut between: impl FnMut(),
-) {
-    const STRIDE: usize = 4 * ROWS;
-    let first = group * q.group / QUAD;
-    let of_group = first * (ROWS / SIXTEEN)..(first + q.group / QUAD) * (ROWS / SIXTEEN);
-    let (low, high) = (&panel.lines[of_group.clone()], &panel.high[of_group]);
-    let quads = &tile.quads[first * TOKENS..][..q.group / QUAD * TOKENS];
-    let [low, high]: [*const u8; 2] = [low, high].map(|lines| lines[h..].as_ptr().cast());
-    let x: *const u8 = quads.as_ptr().cast();
-    // SAFETY: by the contract; the slices hold what is read.
-    unsafe {
-        amx::zero::<0>();
-        amx::zero::<1>();
-        amx::zero::<2>();
-        amx::zero::<3>();
-        for step in 0..q.group / amx::ROW {
-            let (at, x) = (step * amx::ROW / QUAD * STRIDE, x.add(step * amx::ROW * TOKENS));
-            amx::load::<4>(x, amx::ROW);
-            amx::load::<6>(low.add(at), STRIDE);
-            amx::dot_by_low_bytes::<0, 4, 6>();
-            between();
-            amx::load::<7>(high.add(at), STRIDE);
-            amx::dot_bytes::<1, 4, 7>();
-            between();
-            if tile.len > SIXTEEN {
-                amx::load::<5>(x.add(SIXTEEN * amx::ROW), amx::ROW);
-                amx::dot_by_low_bytes::<2, 5, 6>();
-                between();
-                amx::dot_bytes::<3, 5, 7>();
-                between();
-            }
-        }
     }
 }
 

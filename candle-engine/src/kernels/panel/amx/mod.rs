@@ -48,7 +48,7 @@ pub fn tiles(q: &Quantization) -> Tiles {
     unsafe { Tiles::new([sums, sums, sums, sums, tokens, tokens, rows, rows]) }
 }
 
-/// The sums of a period, where they are stored: `[tokens, rows]`
+/// Sums that are stored: `[tokens, rows]`, or of half of the rows those of low bytes and of high ones.
 #[repr(align(64))]
 struct Sums(MaybeUninit<[[i32; ROWS]; TOKENS]>);
 
@@ -74,7 +74,7 @@ impl Sums {
         }
     }
 
-    /// Sixteen sums of a token that are stored: of half `h` of the rows.
+    /// Sixteen sums of a token that are stored: half `h`.
     ///
     /// # Safety
     ///
@@ -120,7 +120,9 @@ pub unsafe fn multiply(
         // SAFETY: by the contract; the last period was stored.
         unsafe {
             if let Some(i) = i {
-                products(panel, q, tile, i, || rest.advance(share, from, y));
+                let lines = [&panel.lines[..]; 2];
+                Operands::new(lines, [0, 1], q, tile, i * q.period, q.period)
+                    .multiply::<false>(|| rest.advance(share, from, y));
                 to.store(tile.len);
             }
             rest.advance(TOKENS, from, y);
@@ -136,41 +138,80 @@ pub unsafe fn multiply(
 /// Products of a step.
 const PRODUCTS: usize = 4;
 
-/// The products of a period, in tiles 0 to 3: of the first sixteen tokens those with the first rows and the others, then
-/// of the other tokens. Calls `between` after each.
-///
-/// # Safety
-///
-/// The [`tiles`] for `q` are in use.
-#[inline(always)]
-unsafe fn products(panel: &Panel, q: &Quantization, tile: &Tile, period: usize, mut between: impl FnMut()) {
-    let (step, first) = (step(q), period * q.period);
-    let steps = (q.k.next_multiple_of(step).min(first + q.period) - first) / step;
-    let lines = &panel.lines[first / QUAD * (ROWS / SIXTEEN)..][..steps * step / QUAD * (ROWS / SIXTEEN)];
-    let quads = &tile.quads[first / QUAD * TOKENS..][..steps * step / QUAD * TOKENS];
-    let (mut w, mut x): (*const u8, *const u8) = (lines.as_ptr().cast(), quads.as_ptr().cast());
-    // SAFETY: by the contract; the slices hold what is read.
-    unsafe {
-        amx::zero::<0>();
-        amx::zero::<1>();
-        amx::zero::<2>();
-        amx::zero::<3>();
-        for _ in 0..steps {
-            amx::load::<4>(x, step);
-            amx::load::<6>(w, STRIDE);
-            amx::dot_bytes::<0, 4, 6>();
-            between();
-            amx::load::<7>(w.add(amx::ROW), STRIDE);
-            amx::dot_bytes::<1, 4, 7>();
-            between();
-            if tile.len > SIXTEEN {
-                amx::load::<5>(x.add(SIXTEEN * step), step);
-                amx::dot_bytes::<2, 5, 6>();
+/// What is multiplied together: numbers `first..first + count`, of a panel and of a tile's tokens.
+struct Operands<'a> {
+    /// Where lines begin: those of tiles 0 and 2, and those of tiles 1 and 3.
+    lines: [&'a [Line]; 2],
+    quads: &'a [i32],
+    step: usize,
+    steps: usize,
+    tokens: usize,
+}
+
+impl<'a> Operands<'a> {
+    /// `lines`: those of a panel twice, or low and high bytes; of the halves `h` of its rows.
+    #[inline(always)]
+    fn new(
+        lines: [&'a [Line]; 2],
+        h: [usize; 2],
+        q: &Quantization,
+        tile: &'a Tile,
+        first: usize,
+        count: usize,
+    ) -> Self {
+        const LINES: usize = ROWS / SIXTEEN;
+        let step = step(q);
+        let steps = (q.k.next_multiple_of(step).min(first + count) - first) / step;
+        let (start, quads) = (first / QUAD, steps * step / QUAD);
+        let [a, b] = lines;
+        let lines =
+            [&a[start * LINES..][..quads * LINES][h[0]..], &b[start * LINES..][..quads * LINES][h[1]..]];
+        let quads = &tile.quads[start * TOKENS..][..quads * TOKENS];
+        Self { lines, quads, step, steps, tokens: tile.len }
+    }
+
+    /// Multiplies into tiles 0 to 3: the first sixteen tokens by the first lines, whose bytes have no sign if they are
+    /// `LOW` ones, and by the second, then the other tokens. Calls `between` after each product.
+    ///
+    /// # Safety
+    ///
+    /// The [`tiles`] for the quantization are in use.
+    #[inline(always)]
+    unsafe fn multiply<const LOW: bool>(&self, mut between: impl FnMut()) {
+        let step = self.step;
+        let [first, second]: [*const u8; 2] = [self.lines[0].as_ptr().cast(), self.lines[1].as_ptr().cast()];
+        let x: *const u8 = self.quads.as_ptr().cast();
+        // SAFETY: by the contract; the slices hold what is read.
+        unsafe {
+            amx::zero::<0>();
+            amx::zero::<1>();
+            amx::zero::<2>();
+            amx::zero::<3>();
+            for i in 0..self.steps {
+                let (at, x) = (i * step / QUAD * STRIDE, x.add(i * step * TOKENS));
+                amx::load::<4>(x, step);
+                amx::load::<6>(first.add(at), STRIDE);
+                if LOW {
+                    amx::dot_by_low_bytes::<0, 4, 6>();
+                } else {
+                    amx::dot_bytes::<0, 4, 6>();
+                }
                 between();
-                amx::dot_bytes::<3, 5, 7>();
+                amx::load::<7>(second.add(at), STRIDE);
+                amx::dot_bytes::<1, 4, 7>();
                 between();
+                if self.tokens > SIXTEEN {
+                    amx::load::<5>(x.add(SIXTEEN * step), step);
+                    if LOW {
+                        amx::dot_by_low_bytes::<2, 5, 6>();
+                    } else {
+                        amx::dot_bytes::<2, 5, 6>();
+                    }
+                    between();
+                    amx::dot_bytes::<3, 5, 7>();
+                    between();
+                }
             }
-            (w, x) = (w.add(step / QUAD * STRIDE), x.add(TOKENS * step));
         }
     }
 }
