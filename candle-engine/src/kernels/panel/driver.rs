@@ -63,8 +63,17 @@ const CHUNK: usize = 512;
 /// what is there.
 const TOKEN_BYTES: usize = 1 << 20;
 
-/// Bytes of the panels that do so.
-const PANEL_BYTES: usize = 512 << 10;
+/// Bytes of the panels that do so: half of a second-level cache, which is larger where there are matrix registers.
+const fn panel_bytes(registers: Registers) -> usize {
+    match registers {
+        #[cfg(target_arch = "x86_64")]
+        Registers::Amx => 1 << 20,
+        Registers::None => 512 << 10,
+    }
+}
+
+/// Rows of activations whose sums become outputs together, while they are in a first-level cache; a multiple of parts.
+const TOGETHER: usize = 16;
 
 #[derive(Default)]
 struct Scratch {
@@ -241,11 +250,10 @@ fn many<S: Source, G, const ROWS: usize>(
     // Rows of activations: one for each token, or two.
     let (m, n) = (x.len(), w.rows());
     let chunk = q.periods().div_ceil((q.k / CHUNK).max(1)).next_multiple_of(q.group / q.period);
-    let together = if m * q.k < TOKEN_BYTES { 1 } else { (PANEL_BYTES / (ROWS * q.k)).clamp(1, 4) };
-    // The sums of some panels' rows: what `out` gets, tile by tile, with the number of the panel and of the tile's
-    // first row.
-    // Meanwhile what is packed next is asked for.
-    let products = |w: &S, rows: &Range<usize>, next: &[u8], scratch: &mut Scratch, out: &mut Out<ROWS>| {
+    let together =
+        if m * q.k < TOKEN_BYTES { 1 } else { (panel_bytes(isa.registers()) / (ROWS * q.k)).clamp(1, 4) };
+    // The sums of some panels' rows. Meanwhile what is packed next is asked for.
+    let products = |w: &S, rows: &Range<usize>, next: &[u8], scratch: &mut Scratch| {
         let Scratch { panels, sums } = scratch;
         let count = rows.len().div_ceil(ROWS);
         panels.resize_with(count.max(panels.len()), Panel::default);
@@ -264,58 +272,70 @@ fn many<S: Source, G, const ROWS: usize>(
         for first in (0..q.periods()).step_by(chunk) {
             let end = q.periods().min(first + chunk);
             let sums = sums.as_chunks_mut().0.chunks_exact_mut(m);
-            for (p, (panel, sums)) in panels.iter().zip(sums).enumerate() {
+            for (panel, sums) in panels.iter().zip(sums) {
                 let mut first_row = 0;
                 for tile in x.tiles() {
-                    let sums = &mut sums[first_row..first_row + tile.len];
                     next.read(share);
-                    multiply(panel, tile, first..end, sums);
-                    if end == q.periods() {
-                        out(p, first_row, if q.precise { join(sums) } else { sums });
-                    }
+                    multiply(panel, tile, first..end, &mut sums[first_row..first_row + tile.len]);
                     first_row += tile.len;
                 }
             }
         }
     };
     let y = Disjoint::new(y);
+    // Outputs from a task's sums, and those of the other matrix: of each token all at once, since memory likes runs.
+    let write = |rows: &Range<usize>, sums: &mut [[f32; ROWS]], mut up: Option<(&mut [[f32; ROWS]], Act)>| {
+        for first in (0..m).step_by(TOGETHER) {
+            let len = TOGETHER.min(m - first);
+            for start in (first..sums.len()).step_by(m) {
+                let gates = whole(&mut sums[start..start + len], q);
+                if let Some((ups, act)) = &mut up {
+                    let ups = whole(&mut ups[start..start + len], q);
+                    act_mul_on(isa, *act, gates.as_flattened_mut(), ups.as_flattened());
+                }
+            }
+            for i in 0..len / q.parts() {
+                // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has.
+                let to = unsafe { y.range((first / q.parts() + i) * n + rows.start, rows.len()) };
+                for (to, sums) in to.chunks_mut(ROWS).zip(sums.chunks_exact(m)) {
+                    let sums = &sums[first + i];
+                    // Of a known length they are copied without a call.
+                    match to.first_chunk_mut() {
+                        Some(to) => *to = *sums,
+                        None => to.copy_from_slice(&sums[..to.len()]),
+                    }
+                }
+            }
+        }
+    };
     parallel(n.div_ceil(ROWS * together), |task| {
         let _guard = begin();
         let rows_of = |task: usize| n.min(task * ROWS * together)..n.min((task + 1) * ROWS * together);
         let rows = rows_of(task);
         // Of the task that this thread takes next if the others keep pace.
         let next = w.bytes(rows_of(task + threads()));
-        // Outputs go out between products, which hide that they come from memory.
-        let write = |p: usize, first: usize, sums: &[[f32; ROWS]]| {
-            let from = rows.start + p * ROWS;
-            let len = ROWS.min(rows.end - from);
-            for (t, sums) in (first / q.parts()..).zip(sums) {
-                // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has.
-                let to = unsafe { y.range(t * n + from, len) };
-                // Of a known length they are copied without a call.
-                match to.first_chunk_mut() {
-                    Some(to) => *to = *sums,
-                    None => to.copy_from_slice(&sums[..len]),
-                }
+        SCRATCH.with_borrow_mut(|[scratch, up_scratch]| {
+            let up = up.map(|(up, act)| {
+                products(w, &rows, up.bytes(rows.clone()), scratch);
+                products(up, &rows, next, up_scratch);
+                (up_scratch.sums.as_chunks_mut().0, act)
+            });
+            if up.is_none() {
+                products(w, &rows, next, scratch);
             }
-        };
-        SCRATCH.with_borrow_mut(|[scratch, up_scratch]| match up {
-            None => products(w, &rows, next, scratch, &mut |p, first, sums| write(p, first, sums)),
-            Some((up, act)) => {
-                products(w, &rows, up.bytes(rows.clone()), scratch, &mut |_, _, _| ());
-                let gates = scratch.sums.as_chunks_mut().0;
-                products(up, &rows, next, up_scratch, &mut |p, first, ups| {
-                    let gates = &mut gates[p * m + first..][..ups.len()];
-                    act_mul_on(isa, act, gates.as_flattened_mut(), ups.as_flattened());
-                    write(p, first, gates);
-                });
-            }
+            write(&rows, scratch.sums.as_chunks_mut().0, up);
         });
     });
 }
 
-/// Takes the sums of a panel's rows and some tokens.
-type Out<'a, const ROWS: usize> = dyn FnMut(usize, usize, &mut [[f32; ROWS]]) + 'a;
+/// Sums of tokens from those of their parts, if they have any.
+fn whole<'a, const ROWS: usize>(sums: &'a mut [[f32; ROWS]], q: &Quantization) -> &'a mut [[f32; ROWS]] {
+    if q.precise {
+        join(sums)
+    } else {
+        sums
+    }
+}
 
 /// Adds the two parts of each token up.
 fn join<const ROWS: usize>(sums: &mut [[f32; ROWS]]) -> &mut [[f32; ROWS]] {

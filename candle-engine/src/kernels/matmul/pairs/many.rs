@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::{amx, apply, avx512, Gate, Line, Product, Sums, Term, ROWS};
+use super::{amx, apply, avx512, Gate, Line, Product, Sums, ROWS};
+use crate::kernels::matmul::Dense;
 use crate::kernels::prefetch::{prefetch_far, LINE};
 use crate::kernels::threads::{parallel, threads};
 
@@ -24,9 +25,6 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Takes the sums of a panel, by its first row, and of a tile, by its first token.
-type Out<'a> = dyn FnMut(usize, usize, &mut [Sums]) + 'a;
-
 impl Product<'_> {
     /// All outputs.
     pub(super) fn many(&self) {
@@ -38,45 +36,50 @@ impl Product<'_> {
             let rows = task * step..n.min((task + 1) * step);
             // Where this thread's next task begins if the others keep pace.
             let next = self.w.0.row_start(rows.start + step * threads());
-            SCRATCH.with_borrow_mut(|Scratch { panel, sums, ups }| match self.gate {
-                None => self.panels(self.w, &rows, next, panel, sums, &mut |row, t, sums| {
-                    self.write(&rows, row, t, sums);
-                }),
-                Some(Gate { up, act }) => {
-                    let at = up.0.row_start(rows.start);
-                    self.panels(self.w, &rows, at, panel, sums, &mut |_, _, _| ());
-                    self.panels(up, &rows, next, panel, ups, &mut |row, t, ups| {
-                        let first = (row - rows.start) / ROWS * self.x.padded() + t;
-                        let gates = &mut sums[first..first + ups.len()];
-                        for (gates, ups) in gates.iter_mut().zip(ups) {
-                            apply(self.isa, *act, &mut gates.0, &ups.0);
-                        }
-                        self.write(&rows, row, t, gates);
-                    });
+            SCRATCH.with_borrow_mut(|Scratch { panel, sums, ups }| {
+                if let Some(Gate { up, .. }) = self.gate {
+                    self.panels(&self.w.0, &rows, up.0.row_start(rows.start), panel, sums);
+                    self.panels(&up.0, &rows, next, panel, ups);
+                } else {
+                    self.panels(&self.w.0, &rows, next, panel, sums);
                 }
+                self.write(&rows, sums, ups);
             });
         });
     }
 
-    /// Writes the outputs of a panel's rows that are among `rows`.
-    fn write(&self, rows: &Range<usize>, row: usize, t: usize, sums: &[Sums]) {
-        let len = ROWS.min(rows.end - row);
-        for (t, sums) in (self.first + t..).zip(sums) {
+    /// Writes the outputs of some rows, of each token all at once: memory likes runs.
+    fn write(&self, rows: &Range<usize>, sums: &mut [Sums], ups: &mut [Sums]) {
+        let padded = self.x.padded();
+        let add = |sums: &mut Sums, bias: &Option<&[f32]>, row: usize| {
+            if let Some(bias) = bias {
+                sums.0.iter_mut().zip(&bias[row..rows.end]).for_each(|(sum, bias)| *sum += bias);
+            }
+        };
+        for t in 0..self.x.tokens() {
             // SAFETY: each task has rows, that is columns of y, of its own.
-            let y = unsafe { self.y.range(t * self.w.0.rows + row, len) };
-            y.copy_from_slice(&sums.0[..len]);
+            let y = unsafe { self.y.range((self.first + t) * self.w.0.rows + rows.start, rows.len()) };
+            for (p, y) in y.chunks_mut(ROWS).enumerate() {
+                let (row, at) = (rows.start + p * ROWS, p * padded + t);
+                let sums = &mut sums[at];
+                add(sums, &self.w.1, row);
+                if let Some(Gate { up, act }) = self.gate {
+                    add(&mut ups[at], &up.1, row);
+                    apply(self.isa, *act, &mut sums.0, &ups[at].0);
+                }
+                y.copy_from_slice(&sums.0[..y.len()]);
+            }
         }
     }
 
     /// The sums of some rows and all tokens, while what is at `next` is asked for.
     fn panels(
         &self,
-        (w, bias): &Term,
+        w: &Dense,
         rows: &Range<usize>,
         next: *const u8,
         panel: &mut Vec<Line>,
         sums: &mut Vec<Sums>,
-        out: &mut Out,
     ) {
         let tokens = self.x.padded();
         sums.resize(rows.len().div_ceil(ROWS) * tokens, Sums([0.0; ROWS]));
@@ -108,16 +111,6 @@ impl Product<'_> {
                             avx512::multiply(panel, x, sums, pairs.start == 0);
                         }
                     }
-                    if k.end < w.cols {
-                        continue;
-                    }
-                    let sums = &mut sums[..t.len()];
-                    if let Some(bias) = bias {
-                        for sums in sums.iter_mut() {
-                            sums.0.iter_mut().zip(&bias[these.clone()]).for_each(|(sum, bias)| *sum += bias);
-                        }
-                    }
-                    out(row, t.start, sums);
                 }
             }
         }
