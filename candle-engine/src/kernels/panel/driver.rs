@@ -315,14 +315,14 @@ fn many<S: Source, G, const ROWS: usize>(
         // Of the task that this thread takes next if the others keep pace.
         let next = w.bytes(rows_of(task + threads()));
         SCRATCH.with_borrow_mut(|[scratch, up_scratch]| {
-            let up = up.map(|(up, act)| {
+            let up = if let Some((up, act)) = up {
                 products(w, &rows, up.bytes(rows.clone()), scratch);
                 products(up, &rows, next, up_scratch);
-                (up_scratch.sums.as_chunks_mut().0, act)
-            });
-            if up.is_none() {
+                Some((up_scratch.sums.as_chunks_mut().0, act))
+            } else {
                 products(w, &rows, next, scratch);
-            }
+                None
+            };
             write(&rows, scratch.sums.as_chunks_mut().0, up);
         });
     });
