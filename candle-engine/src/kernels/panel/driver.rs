@@ -64,12 +64,13 @@ const CHUNK: usize = 512;
 const TOKEN_BYTES: usize = 1 << 20;
 
 /// Bytes of the panels that do so: half of a second-level cache, which is larger where there are matrix registers.
-const fn panel_bytes(registers: Registers) -> usize {
-    match registers {
-        #[cfg(target_arch = "x86_64")]
-        Registers::Amx => 1 << 20,
-        Registers::None => 512 << 10,
+fn panel_bytes(isa: Isa) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if isa.registers() == Registers::Amx {
+        return 1 << 20;
     }
+    let _ = isa;
+    512 << 10
 }
 
 /// Rows of activations whose sums become outputs together, while they are in a first-level cache; a multiple of parts.
@@ -250,8 +251,7 @@ fn many<S: Source, G, const ROWS: usize>(
     // Rows of activations: one for each token, or two.
     let (m, n) = (x.len(), w.rows());
     let chunk = q.periods().div_ceil((q.k / CHUNK).max(1)).next_multiple_of(q.group / q.period);
-    let together =
-        if m * q.k < TOKEN_BYTES { 1 } else { (panel_bytes(isa.registers()) / (ROWS * q.k)).clamp(1, 4) };
+    let together = if m * q.k < TOKEN_BYTES { 1 } else { (panel_bytes(isa) / (ROWS * q.k)).clamp(1, 4) };
     // The sums of some panels' rows. Meanwhile what is packed next is asked for.
     let products = |w: &S, rows: &Range<usize>, next: &[u8], scratch: &mut Scratch| {
         let Scratch { panels, sums } = scratch;
