@@ -283,31 +283,6 @@ fn many<S: Source, G, const ROWS: usize>(
         }
     };
     let y = Disjoint::new(y);
-    // Outputs from a task's sums, and those of the other matrix: of each token all at once, since memory likes runs.
-    let write = |rows: &Range<usize>, sums: &mut [[f32; ROWS]], mut up: Option<(&mut [[f32; ROWS]], Act)>| {
-        for first in (0..m).step_by(TOGETHER) {
-            let len = TOGETHER.min(m - first);
-            for start in (first..sums.len()).step_by(m) {
-                let gates = whole(&mut sums[start..start + len], q);
-                if let Some((ups, act)) = &mut up {
-                    let ups = whole(&mut ups[start..start + len], q);
-                    act_mul_on(isa, *act, gates.as_flattened_mut(), ups.as_flattened());
-                }
-            }
-            for i in 0..len / q.parts() {
-                // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has.
-                let to = unsafe { y.range((first / q.parts() + i) * n + rows.start, rows.len()) };
-                for (to, sums) in to.chunks_mut(ROWS).zip(sums.chunks_exact(m)) {
-                    let sums = &sums[first + i];
-                    // Of a known length they are copied without a call.
-                    match to.first_chunk_mut() {
-                        Some(to) => *to = *sums,
-                        None => to.copy_from_slice(&sums[..to.len()]),
-                    }
-                }
-            }
-        }
-    };
     parallel(n.div_ceil(ROWS * together), |task| {
         let _guard = begin();
         let rows_of = |task: usize| n.min(task * ROWS * together)..n.min((task + 1) * ROWS * together);
@@ -318,14 +293,52 @@ fn many<S: Source, G, const ROWS: usize>(
             let up = if let Some((up, act)) = up {
                 products(w, &rows, up.bytes(rows.clone()), scratch);
                 products(up, &rows, next, up_scratch);
-                Some((up_scratch.sums.as_chunks_mut().0, act))
+                Some((up_scratch.sums.as_chunks_mut::<ROWS>().0, act))
             } else {
                 products(w, &rows, next, scratch);
                 None
             };
-            write(&rows, scratch.sums.as_chunks_mut().0, up);
+            write(isa, q, &rows, scratch.sums.as_chunks_mut::<ROWS>().0, up, m, n, &y);
         });
     });
+}
+
+/// Outputs `y [m, n]` of some rows from their sums, and those of the other matrix: of each token all at once, since memory
+/// likes runs.
+#[allow(clippy::too_many_arguments)] // not inlined: each source and level would get its own
+#[inline(never)]
+fn write<const ROWS: usize>(
+    isa: Isa,
+    q: &Quantization,
+    rows: &Range<usize>,
+    sums: &mut [[f32; ROWS]],
+    mut up: Option<(&mut [[f32; ROWS]], Act)>,
+    m: usize,
+    n: usize,
+    y: &Disjoint<f32>,
+) {
+    for first in (0..m).step_by(TOGETHER) {
+        let len = TOGETHER.min(m - first);
+        for start in (first..sums.len()).step_by(m) {
+            let gates = whole(&mut sums[start..start + len], q);
+            if let Some((ups, act)) = &mut up {
+                let ups = whole(&mut ups[start..start + len], q);
+                act_mul_on(isa, *act, gates.as_flattened_mut(), ups.as_flattened());
+            }
+        }
+        for i in 0..len / q.parts() {
+            // SAFETY: columns of `y` that are this task's rows of the matrix, which no other task has.
+            let to = unsafe { y.range((first / q.parts() + i) * n + rows.start, rows.len()) };
+            for (to, sums) in to.chunks_mut(ROWS).zip(sums.chunks_exact(m)) {
+                let sums = &sums[first + i];
+                // Of a known length they are copied without a call.
+                match to.first_chunk_mut() {
+                    Some(to) => *to = *sums,
+                    None => to.copy_from_slice(&sums[..to.len()]),
+                }
+            }
+        }
+    }
 }
 
 /// Sums of tokens from those of their parts, if they have any.
