@@ -6,7 +6,8 @@ use std::ops::Range;
 use crate::kernels::act::{act_mul_on, Act};
 use crate::kernels::aligned::Aligned;
 use crate::kernels::isa::{Dot, Registers};
-use crate::kernels::prefetch::Stream;
+use crate::kernels::lanes::{per_isa, Arith, LANES};
+use crate::kernels::prefetch::{prefetch_far, Stream};
 use crate::kernels::threads::{parallel, parallel_ranges, threads, Disjoint};
 use crate::kernels::Isa;
 
@@ -75,6 +76,10 @@ fn panel_bytes(isa: Isa) -> usize {
 
 /// Rows of activations whose sums become outputs together, while they are in a first-level cache; a multiple of parts.
 const TOGETHER: usize = 16;
+
+/// Tokens from the one whose outputs are written to the one whose are asked for. Rows of outputs are often a power of
+/// two apart, which leaves the lines of few of them room in a cache.
+const LATER: usize = 4;
 
 #[derive(Default)]
 struct Scratch {
@@ -329,13 +334,25 @@ fn write<const ROWS: usize>(
         for i in 0..len / q.parts() {
             // SAFETY: columns of `y` that are this task's rows of the matrix, which no other task has.
             let to = unsafe { y.range((first / q.parts() + i) * n + rows.start, rows.len()) };
-            for (to, sums) in to.chunks_mut(ROWS).zip(sums.chunks_exact(m)) {
-                let sums = &sums[first + i];
-                // Of a known length they are copied without a call.
-                match to.first_chunk_mut() {
-                    Some(to) => *to = *sums,
-                    None => to.copy_from_slice(&sums[..to.len()]),
-                }
+            let later = to.as_ptr().wrapping_add(LATER * n);
+            (0..to.len()).step_by(LANES).for_each(|at| prefetch_far(later.wrapping_add(at).cast()));
+            let sums = sums[first + i..].as_flattened();
+            let (stride, rows) = (m * ROWS, ROWS);
+            per_isa!(isa, copy, (sums: &[f32], stride: usize, rows: usize, to: &mut [f32]));
+        }
+    }
+}
+
+/// Copies `rows` numbers of each panel, `stride` apart, as registers: a store waits for its line, and as many lines come
+/// at a time as there are stores.
+#[inline(always)]
+fn copy(_: impl Arith, sums: &[f32], stride: usize, rows: usize, to: &mut [f32]) {
+    for part in (0..rows).step_by(LANES) {
+        let places = (part..to.len()).step_by(rows);
+        for (at, sums) in places.zip(sums.chunks(stride)) {
+            match (to[at..].first_chunk_mut::<LANES>(), sums[part..].first_chunk()) {
+                (Some(to), Some(sums)) => *to = *sums,
+                _ => to[at..].iter_mut().zip(&sums[part..]).for_each(|(to, sum)| *to = *sum),
             }
         }
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::kernels::aligned::Aligned;
 use crate::kernels::lanes::{per_isa, sum, Arith};
+use crate::kernels::prefetch::{prefetch, LINE};
 use crate::kernels::threads::parallel_chunks;
 use crate::kernels::Isa;
 
@@ -188,10 +189,16 @@ fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: 
     // Some groups of all tokens, then the next: so many quads stay in a first-level cache.
     let groups = (MOST / q.group).max(1);
     let spans = (0..q.k).step_by(groups * q.group);
-    for (start, (token, part)) in
-        spans.flat_map(|start| range.clone().enumerate().map(move |token| (start, token)))
-    {
-        let x = &x[part / q.parts() * q.k..][start..q.k.min(start + groups * q.group)];
+    let part_of =
+        |start: usize, part: usize| &x[part / q.parts() * q.k..][start..q.k.min(start + groups * q.group)];
+    let mut places =
+        spans.flat_map(|start| range.clone().enumerate().map(move |token| (start, token))).peekable();
+    while let Some((start, (token, part))) = places.next() {
+        let x = part_of(start, part);
+        if let Some((start, (_, part))) = places.peek() {
+            // Rows are too far apart for a CPU to see what is read next.
+            part_of(*start, *part).chunks(LINE / size_of::<f32>()).for_each(|x| prefetch(x.as_ptr().cast()));
+        }
         for (g, mut x) in (start / q.group..).zip(x.chunks(q.group)) {
             let mut scale = Scale::of(x, q.outliers);
             if !part.is_multiple_of(q.parts()) {
@@ -287,9 +294,17 @@ impl Scale {
             let v = if v.abs() > self.limit { 0.0 } else { v };
             *byte = self.quant(v) as u8;
         }
-        let from = bytes.as_chunks::<QUAD>().0.chunks(shape.run);
-        for (from, to) in from.zip(quads.chunks_mut(shape.run * shape.width)) {
-            to.iter_mut().zip(from).for_each(|(to, quad)| *to = i32::from_le_bytes(*quad));
+        let from = bytes.as_chunks::<QUAD>().0;
+        if shape.run == 1 {
+            // A loop over runs would be a call for each.
+            for (to, quad) in quads.iter_mut().step_by(shape.width).zip(from) {
+                *to = i32::from_le_bytes(*quad);
+            }
+        } else {
+            let runs = quads.chunks_mut(shape.run * shape.width);
+            for (from, to) in from.chunks(shape.run).zip(runs) {
+                to.iter_mut().zip(from).for_each(|(to, quad)| *to = i32::from_le_bytes(*quad));
+            }
         }
         bytes.iter().map(|&byte| i32::from(byte as i8)).sum()
     }
