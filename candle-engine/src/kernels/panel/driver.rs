@@ -77,8 +77,8 @@ fn panel_bytes(isa: Isa) -> usize {
 /// Rows of activations whose sums become outputs together, while they are in a first-level cache; a multiple of parts.
 const TOGETHER: usize = 16;
 
-/// Tokens from the one whose outputs are written to the one whose are asked for. Rows of outputs are often a power of
-/// two apart, which leaves the lines of few of them room in a cache.
+/// Tokens from the one whose outputs are written to the one whose are asked for. Not many: rows of outputs are often a
+/// power of two apart, so that their lines compete for a few sets of a cache.
 const LATER: usize = 4;
 
 #[derive(Default)]
@@ -337,18 +337,18 @@ fn write<const ROWS: usize>(
             let later = to.as_ptr().wrapping_add(LATER * n);
             (0..to.len()).step_by(LANES).for_each(|at| prefetch_far(later.wrapping_add(at).cast()));
             let sums = sums[first + i..].as_flattened();
-            let (stride, rows) = (m * ROWS, ROWS);
-            per_isa!(isa, copy, (sums: &[f32], stride: usize, rows: usize, to: &mut [f32]));
+            let (width, stride) = (ROWS, m * ROWS);
+            per_isa!(isa, copy, (sums: &[f32], width: usize, stride: usize, to: &mut [f32]));
         }
     }
 }
 
-/// Copies `rows` numbers of each panel, `stride` apart, as registers: a store waits for its line, and as many lines come
+/// Copies `width` numbers of each panel, `stride` apart, as registers: a store waits for its line, and as many lines come
 /// at a time as there are stores.
 #[inline(always)]
-fn copy(_: impl Arith, sums: &[f32], stride: usize, rows: usize, to: &mut [f32]) {
-    for part in (0..rows).step_by(LANES) {
-        let places = (part..to.len()).step_by(rows);
+fn copy(_: impl Arith, sums: &[f32], width: usize, stride: usize, to: &mut [f32]) {
+    for part in (0..width).step_by(LANES) {
+        let places = (part..to.len()).step_by(width);
         for (at, sums) in places.zip(sums.chunks(stride)) {
             match (to[at..].first_chunk_mut::<LANES>(), sums[part..].first_chunk()) {
                 (Some(to), Some(sums)) => *to = *sums,

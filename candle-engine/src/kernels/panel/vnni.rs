@@ -5,17 +5,16 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::ops::Range;
 
-use crate::kernels::prefetch::{prefetch, LINE};
-
 use super::tile::{Outlier, TILE};
 use super::x86::{field_of_eight, field_of_sixteen};
 use super::{Line, Panel, Quantization, Tile, OCTET, QUAD};
+use crate::kernels::prefetch::{prefetch, LINE};
 
 /// Quads of every period: 16 numbers.
 const FOUR: usize = 4;
 
 /// Bytes from the quads that are multiplied to those that are asked for, into the first-level cache.
-const AHEAD: usize = 768;
+const SOON: usize = 768;
 
 /// Runs `$body` with each `$t` below `$n`, at most [`TILE`], written out: in a loop, sums would lie in memory.
 macro_rules! each {
@@ -109,7 +108,7 @@ macro_rules! level {
                     let ((lines, rest), (quads, _)) = (lines.as_chunks::<FOUR>(), quads.as_chunks::<FOUR>());
                     assert!(rest.is_empty(), "whole fours of quads");
                     for (lines, quads) in lines.iter().zip(quads) {
-                        let ahead = quads.as_ptr().cast::<u8>().wrapping_add(AHEAD);
+                        let ahead = quads.as_ptr().cast::<u8>().wrapping_add(SOON);
                         (0..size_of_val(quads)).step_by(LINE).for_each(|at| prefetch(ahead.wrapping_add(at)));
                         for (line, x) in lines.iter().zip(quads) {
                             // SAFETY: lines follow each other, and these hold two registers.
