@@ -1,5 +1,8 @@
 //! Asking for memory before it is needed: a miss costs as much as a thousand multiplications.
 
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 /// Bytes that memory delivers together.
 pub(super) const LINE: usize = 64;
 
@@ -7,15 +10,19 @@ pub(super) const LINE: usize = 64;
 /// latency. Zen 4 wants 16 KiB at least, and Zen 5 does not mind.
 pub(super) const AHEAD: usize = 32 << 10;
 
+/// Bytes of a [`Stream`] that are asked for at once.
+const FIRST: usize = 4 << 10;
+
 macro_rules! prefetch {
-    ($(#[$doc:meta])* $name:ident, $x86:ident, $arm:literal) => {
+    ($(#[$doc:meta])* $name:ident, $x86:literal, $arm:literal) => {
         $(#[$doc])*
         #[inline(always)]
         pub(super) fn $name(at: *const u8) {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: a hint, of no effect where there is nothing to read.
+            // SAFETY: a hint, of no effect where there is nothing to read. In assembler, so that the compiler leaves it
+            // among the loads where it stands: in one heap, many wait for each other.
             unsafe {
-                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::$x86 }>(at.cast());
+                std::arch::asm!(concat!($x86, " [{at}]"), at = in(reg) at, options(nostack, preserves_flags));
             }
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
@@ -31,12 +38,12 @@ macro_rules! prefetch {
 
 prefetch! {
     /// Asks for the cache line at an address, which need not be one that may be read.
-    prefetch, _MM_HINT_T0, "pldl1keep"
+    prefetch, "prefetcht0", "pldl1keep"
 }
 
 prefetch! {
     /// The same, but leaves the first-level cache to what is in use.
-    prefetch_far, _MM_HINT_T1, "pldl2keep"
+    prefetch_far, "prefetcht1", "pldl2keep"
 }
 
 /// Bytes that are read once, about in their order, and asked for well before: into the second-level cache, since the
@@ -49,6 +56,8 @@ pub(super) struct Stream {
     end: usize,
     /// How far it may be asked for.
     due: usize,
+    /// How much further ahead that will be.
+    lag: usize,
 }
 
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
@@ -56,24 +65,78 @@ impl Stream {
     /// For some bytes, of which nothing has been read.
     pub fn new(bytes: &[u8]) -> Self {
         let mut stream = Self::later(bytes);
-        stream.read(AHEAD);
+        stream.read(FIRST);
+        stream.lag = AHEAD - FIRST;
         stream
     }
 
     /// For bytes that come after others: of them is asked for what is said to be read of those.
     pub fn later(bytes: &[u8]) -> Self {
         let start = bytes.as_ptr().addr();
-        Self { next: start, end: start + bytes.len(), due: start }
+        Self { next: start, end: start + bytes.len(), due: start, lag: 0 }
     }
 
     /// So many more are read now.
     #[inline(always)]
     pub fn read(&mut self, bytes: usize) {
-        self.due += bytes;
+        // At first twice as much, so that what has come is multiplied meanwhile.
+        let more = self.lag.min(bytes);
+        self.lag -= more;
+        self.due += bytes + more;
         let due = self.due.min(self.end);
         while self.next < due {
             prefetch_far(std::ptr::without_provenance(self.next));
             self.next += LINE;
+        }
+    }
+}
+
+/// What was read after something the last time, by some threads at once.
+///
+/// A model's matrices are read in the same order for each token. While a thread waits for the others, or for what one
+/// of them computes between two matrices, memory would be idle.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Next {
+    start: usize,
+    /// Bytes that each thread reads first, the first thread at the start.
+    share: usize,
+}
+
+/// Bytes that a thread asks for: they wait in its second-level cache.
+const WAITING: usize = 256 << 10;
+
+/// For what is read, by its address, and what was read after it. Another's entry costs some idle thread a vain request.
+static NEXT: [[AtomicUsize; 3]; 1024] = [const { [const { AtomicUsize::new(0) }; 3] }; 1024];
+
+impl Next {
+    /// Notes that threads read these bytes now, of which each takes so many first; returns what came after them.
+    pub fn after(bytes: &[u8], share: usize) -> Self {
+        thread_local! {
+            static LAST: Cell<usize> = const { Cell::new(0) };
+        }
+        let this = bytes.as_ptr().addr();
+        let entry =
+            |at: usize| &NEXT[(at.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as usize) >> 16) % NEXT.len()];
+        let last = LAST.replace(this);
+        for (to, value) in entry(last).iter().zip([last, this, share]) {
+            to.store(value, Relaxed);
+        }
+        let [of, start, share] = entry(this).each_ref().map(|from| from.load(Relaxed));
+        if of == this {
+            Self { start, share }
+        } else {
+            Self::default()
+        }
+    }
+
+    /// Asks for what a thread reads first, until it is told to stop.
+    pub fn ask(self, thread: usize, stop: impl Fn() -> bool) {
+        let start = self.start + thread * self.share;
+        for at in (start..start + self.share.min(WAITING)).step_by(LINE) {
+            if stop() {
+                return;
+            }
+            prefetch_far(std::ptr::without_provenance(at));
         }
     }
 }
@@ -87,11 +150,15 @@ mod tests {
         let bytes = vec![0u8; 3 * AHEAD];
         let start = bytes.as_ptr().addr();
         let mut stream = Stream::new(&bytes);
-        assert_eq!(stream.next, start + AHEAD);
+        assert_eq!(stream.next, start + FIRST);
         stream.read(100);
-        assert_eq!(stream.next, start + AHEAD + 2 * LINE, "lines are whole");
+        assert_eq!(stream.next, start + FIRST + 4 * LINE, "lines are whole, twice as many as are read");
         stream.read(28);
-        assert_eq!(stream.next, start + AHEAD + 2 * LINE, "and asked for once");
+        assert_eq!(stream.next, start + FIRST + 4 * LINE, "and asked for once");
+        stream.read(AHEAD - FIRST - 128);
+        assert_eq!(stream.next, start + 2 * AHEAD - FIRST, "then as many");
+        stream.read(2 * LINE);
+        assert_eq!(stream.next, start + 2 * AHEAD - FIRST + 2 * LINE);
         stream.read(9 * AHEAD);
         assert_eq!(stream.next, start + 3 * AHEAD);
         let mut later = Stream::later(&bytes[..LINE]);
@@ -99,5 +166,22 @@ mod tests {
         later.read(1);
         assert_eq!(later.next, start + LINE);
         Stream::default().read(AHEAD);
+    }
+
+    #[test]
+    fn what_comes_next_is_what_came_next() {
+        let [a, b, c] = [0, 1, 2].map(|i| vec![i; 100]);
+        let after = |bytes: &Vec<u8>, share| Next::after(bytes, share);
+        assert_eq!((after(&a, 10).share, after(&b, 20).share), (0, 0), "never read before");
+        let next = after(&a, 10);
+        assert_eq!((next.start, next.share), (b.as_ptr().addr(), 20));
+        after(&c, 30);
+        assert_eq!(after(&a, 10).start, c.as_ptr().addr(), "the last time");
+        let asked = Cell::new(0);
+        next.ask(1, || asked.replace(asked.get() + 1) == 7);
+        assert_eq!(asked.get(), 1, "one line");
+        Next { share: 100 * LINE, ..next }.ask(0, || asked.replace(asked.get() + 1) == 7);
+        assert_eq!(asked.get(), 8, "until told to stop");
+        Next::default().ask(3, || unreachable!("nothing to ask for"));
     }
 }

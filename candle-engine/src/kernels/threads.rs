@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::prefetch::Next;
+
 /// How long an idle worker, or a caller whose last tasks run elsewhere, spins before it sleeps.
 ///
 /// The gaps between a layer's ops are a few microseconds; waking a sleeper costs some fifty.
@@ -38,7 +40,7 @@ pub fn parallel(tasks: usize, f: impl Fn(usize) + Sync) {
     if threads <= 1 || IN_REGION.get() {
         return (0..tasks).for_each(f);
     }
-    POOL.run(threads, tasks, &f);
+    POOL.run(threads, tasks, Next::default(), &f);
 }
 
 /// Runs `f` on consecutive chunks of `size` elements (the last may be shorter), with the chunk's index.
@@ -55,32 +57,55 @@ pub fn parallel_chunks<T: Send>(data: &mut [T], size: usize, f: impl Fn(usize, &
     });
 }
 
-/// Runs `f` on ranges that make up `0..items`, each but the last a multiple of `unit`: long ones first, then shorter
-/// ones, so that a thread reads memory in long stretches and none waits long for another.
-///
-/// A region like that of [`parallel`]. The ranges depend on the number of threads: what `f` computes of an item must
-/// not depend on its range.
-pub fn parallel_ranges(items: usize, unit: usize, f: impl Fn(Range<usize>) + Sync) {
-    let threads = threads();
-    if threads == 1 || items <= unit {
-        return f(0..items);
+/// Rows that are read from memory, each once: what [`parallel_ranges`] cuts.
+#[derive(Clone, Copy)]
+pub(crate) struct Stretch<'a> {
+    /// All of them, of equal length.
+    pub bytes: &'a [u8],
+    /// How many there are.
+    pub rows: usize,
+    /// Rows that stay together: a range starts at a multiple.
+    pub grain: usize,
+    /// About how many are worth a task.
+    pub task: usize,
+}
+
+impl Stretch<'_> {
+    /// Rows of the next range of each thread. Of what is left each takes an equal part, three quarters in all, then of
+    /// the rest, and so on; little is shared out at once.
+    fn share(&self, left: usize, threads: usize) -> usize {
+        let all = left.div_ceil(threads);
+        let part = if all <= 2 * self.task { all } else { 3 * left / (4 * threads) };
+        part.max(self.task / 2).max(1).next_multiple_of(self.grain)
     }
-    // Of what is left each thread takes an equal part, three quarters in all, then of the rest, and so on.
-    let share = |left: usize| (3 * left / (4 * threads)).max(1).next_multiple_of(unit);
-    let (mut left, mut rounds) = (items, 0);
+}
+
+/// Runs `f` on ranges that make up all rows: long ones first, then shorter ones, so that a thread reads memory in long
+/// stretches and none waits long for another. Who has nothing left to do asks for what was read next the last time.
+///
+/// A region like that of [`parallel`]. The ranges depend on the number of threads: what `f` computes of a row must
+/// not depend on its range.
+pub(crate) fn parallel_ranges(stretch: Stretch, f: impl Fn(Range<usize>) + Sync) {
+    let (rows, threads) = (stretch.rows, threads());
+    let share = |left| stretch.share(left, threads);
+    if threads == 1 || rows <= stretch.task || IN_REGION.get() {
+        return f(0..rows);
+    }
+    let next = Next::after(stretch.bytes, share(rows) * (stretch.bytes.len() / rows));
+    let (mut left, mut rounds) = (rows, 0);
     while left > 0 {
         left = left.saturating_sub(threads * share(left));
         rounds += 1;
     }
-    parallel(rounds * threads, |i| {
-        let (mut start, mut size) = (0, share(items));
+    POOL.run(threads, rounds * threads, next, &|i| {
+        let (mut start, mut size) = (0, share(rows));
         for _ in 0..i / threads {
             start += threads * size;
-            size = share(items - start);
+            size = share(rows - start);
         }
         start += i % threads * size;
-        if start < items {
-            f(start..items.min(start + size));
+        if start < rows {
+            f(start..rows.min(start + size));
         }
     });
 }
@@ -150,8 +175,9 @@ struct Pool {
 #[repr(align(128))]
 struct Line<T>(T);
 
-/// The region's function and number of tasks; the lifetime of the first is the region's.
-type Job = (*const (dyn Fn(usize) + Sync), usize);
+/// The region's function, number of tasks, and what is asked for when all are taken; the lifetime of the first is the
+/// region's.
+type Job = (*const (dyn Fn(usize) + Sync), usize, Next);
 
 struct Slot(UnsafeCell<Option<Job>>);
 
@@ -211,7 +237,7 @@ impl State {
 
 impl Pool {
     /// Opens a region for `threads` threads, the calling one among them, and runs it to its end.
-    fn run(&'static self, threads: usize, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
+    fn run(&'static self, threads: usize, tasks: usize, next: Next, f: &(dyn Fn(usize) + Sync)) {
         if self.busy.swap(true, Ordering::Acquire) {
             return (0..tasks).for_each(f);
         }
@@ -220,13 +246,14 @@ impl Pool {
         // unwind, before the region is closed and all have left.
         let f: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(f) };
         // SAFETY: this thread holds `busy`, no seat is open and nobody is seated: the last region's end.
-        unsafe { *self.job.0.get() = Some((f, tasks)) };
+        unsafe { *self.job.0.get() = Some((f, tasks, next)) };
         self.next.0.store(0, Ordering::Relaxed);
         self.state.open(threads - 1);
         self.wake(threads - 1);
 
         self.work(f, tasks);
         self.state.close();
+        next.ask(0, || self.state.is_empty());
         self.wait();
 
         let panic = lock(&self.panic).take();
@@ -287,16 +314,16 @@ impl Pool {
         let mut workers = self.workers.load(Ordering::Relaxed);
         while workers < wanted {
             let worker = std::thread::Builder::new().name(format!("kernels-{workers}"));
-            if worker.spawn(|| self.worker()).is_err() {
+            workers += 1;
+            if worker.spawn(move || self.worker(workers)).is_err() {
                 break;
             }
-            workers += 1;
             self.workers.store(workers, Ordering::Relaxed);
         }
     }
 
-    /// A worker's life.
-    fn worker(&self) {
+    /// The life of worker `number`, of which the first is 1.
+    fn worker(&self, number: usize) {
         loop {
             if !spin_until(|| self.state.is_open()) {
                 let mut guard = lock(&self.sleep);
@@ -309,13 +336,17 @@ impl Pool {
             if self.state.join() {
                 // SAFETY: seated, so the slot was written before the region opened and stays as it is, and
                 // the function is alive, until this thread leaves.
-                if let Some((f, tasks)) = unsafe { *self.job.0.get() } {
+                let job = unsafe { *self.job.0.get() };
+                if let Some((f, tasks, _)) = job {
                     // SAFETY: as above.
                     self.work(unsafe { &*f }, tasks);
                 }
                 if self.state.leave() {
                     drop(lock(&self.sleep));
                     self.ended.notify_all();
+                }
+                if let Some((_, _, next)) = job {
+                    next.ask(number, || self.state.is_open());
                 }
             }
         }
@@ -412,7 +443,8 @@ mod tests {
             set_threads(threads);
             for items in [0, 1, 15, 16, 17, 100, 576, 128_256] {
                 let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
-                parallel_ranges(items, 16, |range| {
+                let stretch = Stretch { bytes: &vec![0; 3 * items], rows: items, grain: 16, task: 48 };
+                parallel_ranges(stretch, |range| {
                     assert!(
                         range.start % 16 == 0 && (range.end % 16 == 0 || range.end == items),
                         "{range:?}"
@@ -423,6 +455,20 @@ mod tests {
             }
         }
         set_threads(2);
+    }
+
+    #[test]
+    fn each_thread_has_about_as_much() {
+        for (rows, task) in [(192, 113), (576, 113), (1536, 113), (576, 42), (128_256, 32)] {
+            let stretch = Stretch { bytes: &[], rows, grain: 16, task };
+            let (mut left, mut most) = (rows, 0);
+            while left > 0 {
+                let share = stretch.share(left, 2);
+                most += share.min(left);
+                left = left.saturating_sub(2 * share);
+            }
+            assert!(most <= rows / 2 + 16, "{most} of {rows}");
+        }
     }
 
     #[test]

@@ -55,11 +55,13 @@ pub fn matmul<const BITS: u32>(
                 let count = match x.len() {
                     8 if BITS == 8 => across::<8>(w, from, x, quants, &mut y),
                     7 if BITS == 8 => across::<7>(w, from, x, quants, &mut y),
-                    1 => some::<BITS, 1>(w, from, x, lines, quants, &mut y),
-                    2 => some::<BITS, 2>(w, from, x, lines, quants, &mut y),
-                    3 | 6 => some::<BITS, 3>(w, from, x, lines, quants, &mut y),
-                    5 => some::<BITS, 5>(w, from, x, lines, quants, &mut y),
-                    _ => some::<BITS, 4>(w, from, x, lines, quants, &mut y),
+                    1 if BITS == 8 => some::<BITS, 1, 4>(w, from, x, lines, quants, &mut y),
+                    2 if BITS == 8 => some::<BITS, 2, 2>(w, from, x, lines, quants, &mut y),
+                    1 => some::<BITS, 1, 1>(w, from, x, lines, quants, &mut y),
+                    2 => some::<BITS, 2, 1>(w, from, x, lines, quants, &mut y),
+                    3 | 6 => some::<BITS, 3, 1>(w, from, x, lines, quants, &mut y),
+                    5 => some::<BITS, 5, 1>(w, from, x, lines, quants, &mut y),
+                    _ => some::<BITS, 4, 1>(w, from, x, lines, quants, &mut y),
                 };
                 for (i, y) in y[..count].iter().enumerate() {
                     out(from, t + i, y);
@@ -98,10 +100,11 @@ fn lay_out<const BITS: u32>(x: &Tile, lines: &mut Vec<__m512i>) {
     }
 }
 
-/// Sixteen rows from `from` on by the first `T` tokens; returns `T`.
+/// Sixteen rows from `from` on by the first `T` tokens, four times `FOURS` of them at a time; returns `T`. The more, the
+/// more nearly memory is read in its order.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn some<'a, const BITS: u32, const T: usize>(
+fn some<'a, const BITS: u32, const T: usize, const FOURS: usize>(
     w: &Grouped,
     from: usize,
     x: &[Tile],
@@ -123,10 +126,9 @@ fn some<'a, const BITS: u32, const T: usize>(
     for at in (0..bytes).step_by(together * WIDE) {
         let end = bytes.min(at + together * WIDE);
         let mut parts = [[_mm512_setzero_si512(); T]; 4];
-        for (j, parts) in parts.iter_mut().enumerate() {
-            quants.read(4 * (end - at));
-            let rows = &all[4 * j * bytes..][..4 * bytes];
-            let mut sums = [[_mm512_setzero_si512(); 4]; T];
+        for (j, parts) in parts.chunks_exact_mut(FOURS).enumerate() {
+            let rows = &all[4 * FOURS * j * bytes..][..4 * FOURS * bytes];
+            let mut sums = [[[_mm512_setzero_si512(); 4]; T]; FOURS];
             let mut i = at;
             while i < end {
                 let here = WIDE.min(end - i);
@@ -135,32 +137,38 @@ fn some<'a, const BITS: u32, const T: usize>(
                     let two = &of_token[t][i / WIDE * line..][..line];
                     a[t] = [two[0], two[line - 1]];
                 }
-                for r in 0..4 {
-                    let weights = if here == WIDE {
-                        // SAFETY: `i + WIDE <= bytes`, and `rows` are four times so many; without a check of each row.
-                        unsafe { _mm512_loadu_si512(rows.as_ptr().add(r * bytes + i).cast()) }
-                    } else {
-                        load_line(&rows[r * bytes + i..][..here])
-                    };
-                    // Unsigned: 128 is added. Past the end of a row activations are zero.
-                    let low = match BITS {
-                        8 => _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)),
-                        _ => _mm512_and_si512(weights, _mm512_set1_epi8(15)),
-                    };
-                    for t in 0..T {
-                        sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], low, a[t][0]);
-                    }
-                    if BITS == 4 {
-                        let high = _mm512_and_si512(_mm512_srli_epi16::<4>(weights), _mm512_set1_epi8(15));
+                for f in 0..FOURS {
+                    quants.read(4 * here);
+                    for r in 0..4 {
+                        let weights = if here == WIDE {
+                            // SAFETY: `i + WIDE <= bytes`, and `rows` are so many times that; without a check of each row.
+                            unsafe { _mm512_loadu_si512(rows.as_ptr().add((4 * f + r) * bytes + i).cast()) }
+                        } else {
+                            load_line(&rows[(4 * f + r) * bytes + i..][..here])
+                        };
+                        // Unsigned: 128 is added. Past the end of a row activations are zero.
+                        let low = match BITS {
+                            8 => _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)),
+                            _ => _mm512_and_si512(weights, _mm512_set1_epi8(15)),
+                        };
                         for t in 0..T {
-                            sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], high, a[t][1]);
+                            sums[f][t][r] = _mm512_dpbusd_epi32(sums[f][t][r], low, a[t][0]);
+                        }
+                        if BITS == 4 {
+                            let high =
+                                _mm512_and_si512(_mm512_srli_epi16::<4>(weights), _mm512_set1_epi8(15));
+                            for t in 0..T {
+                                sums[f][t][r] = _mm512_dpbusd_epi32(sums[f][t][r], high, a[t][1]);
+                            }
                         }
                     }
                 }
                 i += here;
             }
-            for t in 0..T {
-                parts[t] = quarter_sums(sums[t]);
+            for (parts, sums) in parts.iter_mut().zip(sums) {
+                for t in 0..T {
+                    parts[t] = quarter_sums(sums[t]);
+                }
             }
         }
         let mut sums = [[_mm512_setzero_si512(); 4]; T];

@@ -15,7 +15,7 @@ use crate::kernels::aligned::Aligned;
 use crate::kernels::isa::Level;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::isa::Pairs;
-use crate::kernels::threads::{parallel, parallel_ranges, threads};
+use crate::kernels::threads::{parallel, parallel_ranges, threads, Stretch};
 
 /// What gates a product: y = act(sum) · (sum of `up`).
 pub(super) struct Gate<'a> {
@@ -27,6 +27,9 @@ pub(super) struct Gate<'a> {
 
 /// Bytes of a matrix that make a task when memory sets the pace: some ten microseconds of reading.
 const TASK_BYTES: usize = 128 << 10;
+
+/// A multiple of the rows of every ISA's tile.
+const TILE_ROWS: usize = 8;
 
 /// Tokens of which a copy is laid out at once, so that it keeps a bounded size.
 const TOKENS: usize = 512;
@@ -53,7 +56,7 @@ impl Input<'_> {
             // A chunk of 96 rows, widened, is 384 KiB. Fewer where all threads would not end together.
             Self::Many(_) => (w.rows / 16).clamp(32, 96),
         };
-        rows.next_multiple_of(8)
+        rows.next_multiple_of(TILE_ROWS)
     }
 }
 
@@ -144,11 +147,14 @@ impl Product<'_> {
     fn region(&self, x: Input, first: usize) {
         let (rows, step) = (self.w.0.rows, x.task_rows(&self.w.0));
         match x {
-            Input::Few(_) => parallel_ranges(rows, step, |range| {
-                for start in range.clone().step_by(step) {
-                    self.block(x, first, start..range.end.min(start + step), start + step);
-                }
-            }),
+            Input::Few(_) => parallel_ranges(
+                Stretch { bytes: self.w.0.bytes, rows, grain: TILE_ROWS, task: step },
+                |range| {
+                    for start in range.clone().step_by(step) {
+                        self.block(x, first, start..range.end.min(start + step), start + step);
+                    }
+                },
+            ),
             Input::Many(_) => parallel(rows.div_ceil(step), |task| {
                 let block = task * step..rows.min((task + 1) * step);
                 // This thread's next block, if the others keep pace.

@@ -8,7 +8,7 @@ use crate::kernels::aligned::Aligned;
 use crate::kernels::isa::{Dot, Registers};
 use crate::kernels::lanes::{per_isa, Arith, LANES};
 use crate::kernels::prefetch::{prefetch_far, Stream};
-use crate::kernels::threads::{parallel, parallel_ranges, threads, Disjoint};
+use crate::kernels::threads::{parallel, parallel_ranges, threads, Disjoint, Stretch};
 use crate::kernels::Isa;
 
 use super::tile::{Shape, TILE};
@@ -219,8 +219,8 @@ fn one_by_one<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[Tile], m: 
         _ => to.iter_mut().zip(v).for_each(|(to, v)| *to += v),
     };
     let y = Disjoint::new(y);
-    let least = TASK / (w.quantization().k * m);
-    parallel_ranges(n, SIXTEEN.max(least.next_multiple_of(SIXTEEN)), |range| {
+    let task = TASK / (w.quantization().k * m);
+    parallel_ranges(Stretch { bytes: w.bytes(0..n), rows: n, grain: SIXTEEN, task }, |range| {
         // SAFETY: columns of `y` that are this task's rows of `w`, which no other task has; and the uses of the
         // slices follow each other.
         let columns = |row: usize, t: usize, len: usize| unsafe { y.range(t * n + row, len) };

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::{amx, apply, avx512, Gate, Product, Term, LANES};
-use crate::kernels::threads::parallel_ranges;
+use crate::kernels::threads::{parallel_ranges, Stretch};
 
 /// Bytes of rows that are worth a region: some three microseconds' worth when they come from memory.
 const TASK_BYTES: usize = 64 << 10;
@@ -17,8 +17,8 @@ impl Product<'_> {
     /// All outputs.
     pub(super) fn few(&self) {
         let (w, _) = self.w;
-        let unit = TASK_BYTES.div_ceil(2 * w.cols).next_multiple_of(LANES);
-        parallel_ranges(w.rows, unit, |rows| {
+        let task = TASK_BYTES.div_ceil(2 * w.cols);
+        parallel_ranges(Stretch { bytes: w.bytes, rows: w.rows, grain: LANES, task }, |rows| {
             SUMS.with_borrow_mut(|[sums, ups]| {
                 match self.gate {
                     None => self.rows(self.w, &rows, sums),
