@@ -66,7 +66,7 @@ pub(crate) struct Stretch<'a> {
     pub rows: usize,
     /// Rows that stay together: a range starts at a multiple.
     pub grain: usize,
-    /// About how many are worth a task.
+    /// About how many are worth a task; it may be none.
     pub task: usize,
 }
 
@@ -88,10 +88,15 @@ impl Stretch<'_> {
 pub(crate) fn parallel_ranges(stretch: Stretch, f: impl Fn(Range<usize>) + Sync) {
     let (rows, threads) = (stretch.rows, threads());
     let share = |left| stretch.share(left, threads);
-    if threads == 1 || rows <= stretch.task || IN_REGION.get() {
+    if threads == 1 || rows <= stretch.task.max(stretch.grain) || IN_REGION.get() {
         return f(0..rows);
     }
-    let next = Next::after(stretch.bytes, share(rows) * (stretch.bytes.len() / rows));
+    let next = if threads > cores() {
+        // Who waits leaves its core to the others.
+        Next::default()
+    } else {
+        Next::after(stretch.bytes, share(rows) * (stretch.bytes.len() / rows))
+    };
     let (mut left, mut rounds) = (rows, 0);
     while left > 0 {
         left = left.saturating_sub(threads * share(left));
