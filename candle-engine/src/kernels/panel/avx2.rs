@@ -1,159 +1,274 @@
-//! `avx2,fma,f16c`: products of 16 bits, added in twos.
+//! `avx2,fma,f16c`: products added in twos, of bytes as 16 bits where quants have fewer than eight, else of 16 bits as
+//! 32. Sums of 16 bits go on for as long as they cannot overflow, then are multiplied by the period's integer, or by one,
+//! and added up as 32 bits.
 
 use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::ops::Range;
 
-use super::tile::TILE;
-use super::{Panel, Quantization, Tile, OCTET, QUAD};
+use super::tile::{Parts, TILE};
+use super::{Line, Panel, Quantization, Tile, OCTET, QUAD};
 
 /// Rows of a register.
 const LANES: usize = 8;
 /// Rows of a panel: two registers.
 pub const ROWS: usize = 2 * LANES;
 
-/// Adds the products of a panel's rows, whose quants have `BITS` bits, and a tile's tokens to `y`, whose
-/// numbers count from the second period on.
+/// Two registers of a line.
+type Two = [__m256i; 2];
+
+/// What [`multiply`] takes of a format whose quants have so many bits.
+pub fn parts(bits: u32, q: &Quantization) -> Parts {
+    if bits == 8 {
+        return Parts::Words;
+    }
+    // A lane of 16 bits adds two products of each quad, of at most so much and 127 each; what a sum is before its last
+    // addition does not matter.
+    let most = q.offset.max((1 << bits) - 1 - q.offset);
+    let quads = i32::from(i16::MAX) / (2 * 127 * most);
+    Parts::Pairs(1 << quads.ilog2())
+}
+
+/// Adds the products of a panel's rows and a tile's tokens to `y`, whose numbers count from the second period on.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn multiply<const BITS: u32>(
-    panel: &Panel,
-    q: &Quantization,
-    tile: &Tile,
-    periods: Range<usize>,
-    y: &mut [[f32; ROWS]],
-) {
-    assert!(panel.octets == ROWS / OCTET && y.len() == tile.len && tile.len <= TILE, "a tile");
+pub fn multiply(panel: &Panel, q: &Quantization, tile: &Tile, periods: Range<usize>, y: &mut [[f32; ROWS]]) {
+    assert!(panel.octets == ROWS / OCTET && panel.parts == tile.parts(), "a panel for the tile");
+    assert!(y.len() == tile.len && tile.len <= TILE, "a tile");
     let mut t = 0;
     while t < tile.len {
-        if tile.len - t >= 4 {
-            some::<BITS, 4>(panel, q, tile, t, periods.clone(), &mut y[t..t + 4]);
-            t += 4;
-        } else {
-            some::<BITS, 1>(panel, q, tile, t, periods.clone(), &mut y[t..t + 1]);
-            t += 1;
-        }
+        let (y, periods) = (&mut y[t..], periods.clone());
+        t += match tile.len - t {
+            6.. => some::<6>(panel, q, tile, t, periods, y),
+            2.. => some::<2>(panel, q, tile, t, periods, y),
+            _ => some::<1>(panel, q, tile, t, periods, y),
+        };
     }
 }
 
-/// `T` tokens from `first` on.
+/// `T` tokens from `first` on; returns how many.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn some<const BITS: u32, const T: usize>(
+fn some<const T: usize>(
     panel: &Panel,
     q: &Quantization,
     tile: &Tile,
     first: usize,
     periods: Range<usize>,
     y: &mut [[f32; ROWS]],
-) {
-    assert!(first + T <= TILE && y.len() == T, "tokens of a tile");
-    // Pairs of products that fit 16 bits when added up: 2 · (2^BITS − 1) · 127 each.
-    let steps = match BITS {
-        8 => 1,
-        6 => 2,
-        5 => 4,
-        _ => 8,
-    }
-    .min(q.period / QUAD);
-    let (scales, _) = panel.scales.as_chunks::<{ ROWS / OCTET }>();
-    let (mins, _) = panel.mins.as_chunks::<{ ROWS / OCTET }>();
-    let (quads, _) = tile.quads.as_chunks::<TILE>();
-    let (starts, _) = tile.starts.as_chunks::<TILE>();
-    let (x_scales, _) = tile.scales.as_chunks::<TILE>();
-    let (sub_scales, _) = panel.sub_scales.as_chunks::<{ ROWS / OCTET }>();
-    let (sub_mins, _) = panel.sub_mins.as_chunks::<{ ROWS / OCTET }>();
-    let (x_sums, _) = tile.sums.as_chunks::<TILE>();
-    let (x_pairs, _) = tile.pairs.as_chunks::<TILE>();
+) -> usize {
+    assert!(first + T <= TILE, "tokens of a tile");
+    let y: &mut [[f32; ROWS]; T] = y.first_chunk_mut().expect("numbers of so many tokens");
     let mut outliers = tile.outliers_from(periods.start * q.period).peekable();
-    let lines = panel.lines.chunks(q.period / QUAD);
-    let each = lines.zip(quads.chunks(q.period / QUAD)).enumerate();
-    let (sub, in_group) = (q.has_sub_scales(), q.group / q.period);
-    // Of a group so far.
-    let mut totals = [[_mm256_setzero_si256(); 2]; T];
-    for (i, (lines, quads)) in each.take(periods.end).skip(periods.start) {
-        let mut acc = [[_mm256_setzero_si256(); 2]; T];
-        for t in 0..T {
-            acc[t] = [_mm256_set1_epi32(starts[i][first + t]); 2];
-        }
-        for (lines, quads) in lines.chunks(steps).zip(quads.chunks(steps)) {
-            let mut sums = [[_mm256_setzero_si256(); 2]; T];
-            for (line, x) in lines.iter().zip(quads) {
-                // SAFETY: the line holds two registers.
-                let w = unsafe {
-                    [
-                        _mm256_loadu_si256(line.0[0].as_ptr().cast()),
-                        _mm256_loadu_si256(line.0[1].as_ptr().cast()),
-                    ]
-                };
-                for t in 0..T {
-                    let x = _mm256_set1_epi32(x[first + t]);
-                    for h in 0..2 {
-                        sums[t][h] = _mm256_add_epi16(sums[t][h], pairs::<BITS>(w[h], x));
-                    }
-                }
-            }
-            for t in 0..T {
-                for h in 0..2 {
-                    let sums = _mm256_madd_epi16(sums[t][h], _mm256_set1_epi16(1));
-                    acc[t][h] = _mm256_add_epi32(acc[t][h], sums);
-                }
-            }
-        }
-        let mut i = i;
-        if sub {
-            // As the sums below.
-            let totals = black_box(&mut totals);
-            for t in 0..T {
-                for h in 0..2 {
-                    // SAFETY: a register of integers.
-                    let sub_scales = unsafe { _mm256_loadu_si256(sub_scales[i][h].as_ptr().cast()) };
-                    let sum = _mm256_mullo_epi32(acc[t][h], sub_scales);
-                    let before = if i % in_group == 0 { _mm256_setzero_si256() } else { totals[t][h] };
-                    totals[t][h] = _mm256_add_epi32(before, sum);
-                }
-            }
-            if i % in_group + 1 < in_group {
-                continue;
-            }
-            i /= in_group;
-            acc = *totals;
-        }
-        // The sums stay in memory: in registers from period to period they would drive out those of the integers.
-        let y = black_box(&mut *y);
-        for t in 0..T {
-            let x_scale = _mm256_set1_ps(x_scales[i][first + t]);
-            for h in 0..2 {
-                let y = &mut y[t][h * LANES..][..LANES];
-                // SAFETY: a register of the row's numbers each.
-                unsafe {
-                    let scale = _mm256_mul_ps(_mm256_loadu_ps(scales[i][h].as_ptr()), x_scale);
-                    let mut sum = if i == 0 { _mm256_setzero_ps() } else { _mm256_loadu_ps(y.as_ptr()) };
-                    sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[t][h]), scale, sum);
-                    if q.has_min {
-                        let min = _mm256_loadu_ps(mins[i][h].as_ptr());
-                        sum = if sub {
-                            let mut dot = _mm256_setzero_si256();
-                            for pair in i * in_group / 2..(i + 1) * in_group / 2 {
-                                let sub_mins = _mm256_loadu_si256(sub_mins[pair][h].as_ptr().cast());
-                                let x = _mm256_set1_epi32(x_pairs[pair][first + t]);
-                                dot = _mm256_add_epi32(dot, _mm256_madd_epi16(sub_mins, x));
-                            }
-                            _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(min, x_scale), sum)
-                        } else {
-                            _mm256_fmadd_ps(_mm256_set1_ps(x_sums[i][first + t]), min, sum)
-                        };
-                    }
-                    _mm256_storeu_ps(y.as_mut_ptr(), sum);
-                }
-            }
-        }
-        while let Some(outlier) = outliers.next_if(|o| o.input < (i + 1) * q.group) {
+    if periods.start == 0 {
+        *y = [[0.0; ROWS]; T];
+    }
+    let in_group = q.group / q.period;
+    for g in periods.start / in_group..periods.end / in_group {
+        let sums = match tile.parts() {
+            Parts::Pairs(steps) => pairs_of_group(panel, q, tile, steps, first, g),
+            Parts::Words | Parts::Quads => words_of_group(panel, q, tile, first, g),
+        };
+        add_group(panel, q, tile, g, first, &sums, y);
+        while let Some(outlier) = outliers.next_if(|o| o.input < (g + 1) * q.group) {
             if (first..first + T).contains(&outlier.token) {
                 for (r, y) in y[outlier.token - first].iter_mut().enumerate() {
-                    *y = outlier.value.mul_add(panel.weight(r, outlier.input, q, BITS == 8), *y);
+                    *y = outlier.value.mul_add(panel.weight(r, outlier.input, q), *y);
                 }
             }
         }
     }
+    T
+}
+
+/// Products of bytes without a sign and bytes with one, added up as 16 bits for `steps` quads.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn pairs_of_group<const T: usize>(
+    panel: &Panel,
+    q: &Quantization,
+    tile: &Tile,
+    steps: usize,
+    first: usize,
+    g: usize,
+) -> [Two; T] {
+    let (lines, quads) = (&panel.lines, tile.quads.as_chunks::<TILE>().0);
+    let (in_group, in_period) = (q.group / q.period, q.period / QUAD);
+    let mut starts = tile.starts.as_chunks::<TILE>().0.iter();
+    if q.offset != 0 {
+        starts = tile.starts.as_chunks::<TILE>().0[g * in_group * in_period.div_ceil(steps)..].iter();
+    }
+    let mut factors = [_mm256_set1_epi16(1); 2];
+    // In memory: in registers they would drive out the sums of 16 bits.
+    let mut totals = [[_mm256_setzero_si256(); 2]; T];
+    for i in g * in_group..(g + 1) * in_group {
+        if q.has_sub_scales() {
+            factors = words(panel, i);
+        }
+        let (mut at, end) = (i * in_period, quads.len().min((i + 1) * in_period));
+        while at < end {
+            let to = end.min(at + steps);
+            let mut sums = [[_mm256_setzero_si256(); 2]; T];
+            if q.offset != 0 {
+                let starts = starts.next().expect("a start of each sum");
+                each!(t < T, {
+                    sums[t] = [_mm256_set1_epi32(starts[first + t]); 2];
+                });
+            }
+            for (line, x) in lines[at..to].iter().zip(&quads[at..to]) {
+                let w = load(line);
+                each!(t < T, {
+                    let x = _mm256_set1_epi32(x[first + t]);
+                    let products = [_mm256_maddubs_epi16(w[0], x), _mm256_maddubs_epi16(w[1], x)];
+                    sums[t][0] = _mm256_add_epi16(sums[t][0], products[0]);
+                    sums[t][1] = _mm256_add_epi16(sums[t][1], products[1]);
+                });
+            }
+            at = to;
+            if in_group == 1 && steps >= in_period {
+                each!(t < T, {
+                    totals[t] = [
+                        _mm256_madd_epi16(sums[t][0], factors[0]),
+                        _mm256_madd_epi16(sums[t][1], factors[1]),
+                    ];
+                });
+                return totals;
+            }
+            let totals = black_box(&mut totals);
+            each!(t < T, {
+                for h in 0..2 {
+                    totals[t][h] = _mm256_add_epi32(totals[t][h], _mm256_madd_epi16(sums[t][h], factors[h]));
+                }
+            });
+        }
+    }
+    totals
+}
+
+/// Products of 16 bits.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn words_of_group<const T: usize>(
+    panel: &Panel,
+    q: &Quantization,
+    tile: &Tile,
+    first: usize,
+    g: usize,
+) -> [Two; T] {
+    let (words, in_group) = (tile.quads.as_chunks::<TILE>().0, q.group / 2);
+    let at = g * in_group..words.len().min((g + 1) * in_group);
+    let mut sums = [[_mm256_setzero_si256(); 2]; T];
+    for (line, x) in panel.lines[at.clone()].iter().zip(&words[at]) {
+        let w = load(line);
+        each!(t < T, {
+            let x = _mm256_set1_epi32(x[first + t]);
+            let products = [_mm256_madd_epi16(w[0], x), _mm256_madd_epi16(w[1], x)];
+            sums[t][0] = _mm256_add_epi32(sums[t][0], products[0]);
+            sums[t][1] = _mm256_add_epi32(sums[t][1], products[1]);
+        });
+    }
+    sums
+}
+
+/// Adds a group's sums, of tokens from `first` on, to `y`.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn add_group<const T: usize>(
+    panel: &Panel,
+    q: &Quantization,
+    tile: &Tile,
+    g: usize,
+    first: usize,
+    sums: &[Two; T],
+    y: &mut [[f32; ROWS]; T],
+) {
+    let x_scales = &tile.scales.as_chunks::<TILE>().0[g];
+    let scales = floats(&panel.scales, g);
+    // As totals.
+    let y = black_box(y);
+    each!(t < T, {
+        let x_scale = _mm256_set1_ps(x_scales[first + t]);
+        let y = y[t].as_chunks_mut::<LANES>().0;
+        for h in 0..2 {
+            add(&mut y[h], _mm256_cvtepi32_ps(sums[t][h]), _mm256_mul_ps(scales[h], x_scale));
+        }
+    });
+    if !q.has_min {
+        return;
+    }
+    let mins = floats(&panel.mins, g);
+    if !q.has_sub_scales() {
+        let x_sums = &tile.sums.as_chunks::<TILE>().0[g];
+        for (y, &x_sum) in y.iter_mut().zip(&x_sums[first..]) {
+            for (y, min) in y.as_chunks_mut::<LANES>().0.iter_mut().zip(mins) {
+                add(y, _mm256_set1_ps(x_sum), min);
+            }
+        }
+        return;
+    }
+    let in_group = q.group / q.period / 2;
+    let sub_mins = &panel.sub_mins.as_chunks::<{ ROWS / OCTET }>().0[g * in_group..][..in_group];
+    let x_pairs = &tile.pairs.as_chunks::<TILE>().0[g * in_group..][..in_group];
+    let mut dots = [[_mm256_setzero_si256(); 2]; T];
+    for (sub_mins, x) in sub_mins.iter().zip(x_pairs) {
+        let sub_mins = [load_integers(&sub_mins[0]), load_integers(&sub_mins[1])];
+        each!(t < T, {
+            let x = _mm256_set1_epi32(x[first + t]);
+            for h in 0..2 {
+                dots[t][h] = _mm256_add_epi32(dots[t][h], _mm256_madd_epi16(sub_mins[h], x));
+            }
+        });
+    }
+    each!(t < T, {
+        let x_scale = _mm256_set1_ps(x_scales[first + t]);
+        let y = y[t].as_chunks_mut::<LANES>().0;
+        for h in 0..2 {
+            add(&mut y[h], _mm256_cvtepi32_ps(dots[t][h]), _mm256_mul_ps(mins[h], x_scale));
+        }
+    });
+}
+
+/// `y + a · b`, fused.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn add(y: &mut [f32; LANES], a: __m256, b: __m256) {
+    // SAFETY: a register of numbers.
+    unsafe { _mm256_storeu_ps(y.as_mut_ptr(), _mm256_fmadd_ps(a, b, _mm256_loadu_ps(y.as_ptr()))) };
+}
+
+/// The panel's numbers of a group.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn floats(of_groups: &[[f32; OCTET]], g: usize) -> [__m256; 2] {
+    let [low, high] = &of_groups.as_chunks::<{ ROWS / OCTET }>().0[g];
+    // SAFETY: a register each.
+    unsafe { [_mm256_loadu_ps(low.as_ptr()), _mm256_loadu_ps(high.as_ptr())] }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn load_integers(v: &[i32; OCTET]) -> __m256i {
+    // SAFETY: a register of integers.
+    unsafe { _mm256_loadu_si256(v.as_ptr().cast()) }
+}
+
+/// The sub-scales of a period, each twice as 16 bits.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn words(panel: &Panel, period: usize) -> Two {
+    let of_period = &panel.sub_scales.as_chunks::<{ ROWS / OCTET }>().0[period];
+    let mut words = [_mm256_setzero_si256(); 2];
+    for h in 0..2 {
+        let v = load_integers(&of_period[h]);
+        words[h] = _mm256_blend_epi16::<0xaa>(v, _mm256_slli_epi32::<16>(v));
+    }
+    words
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn load(line: &Line) -> Two {
+    let [low, high] = &line.0;
+    // SAFETY: a register each.
+    unsafe { [_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast())] }
 }
 
 /// Products of 32 quants and activations, added in twos.

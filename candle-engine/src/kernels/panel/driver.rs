@@ -144,7 +144,12 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
             Dot::Scalar => unreachable!("handled above"),
             #[cfg(target_arch = "x86_64")]
             Dot::Avx2 => {
-                tokens.quantize(isa, x, &q, Shape::in_turn(TILE));
+                tokens.quantize(
+                    isa,
+                    x,
+                    &q,
+                    Shape { parts: avx2::parts(S::BITS, &q), ..Shape::in_turn(TILE) },
+                );
                 many(
                     isa,
                     w,
@@ -156,14 +161,7 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
                     || (),
                     |panel, tile, periods, y| {
                         // SAFETY: this level exists only after its features were detected.
-                        unsafe {
-                            match S::BITS {
-                                8 => avx2::multiply::<8>(panel, &q, tile, periods, y),
-                                6 => avx2::multiply::<6>(panel, &q, tile, periods, y),
-                                5 => avx2::multiply::<5>(panel, &q, tile, periods, y),
-                                _ => avx2::multiply::<4>(panel, &q, tile, periods, y),
-                            }
-                        }
+                        unsafe { avx2::multiply(panel, &q, tile, periods, y) }
                     },
                 );
             }
@@ -263,7 +261,7 @@ fn many<S: Source, G, const ROWS: usize>(
         let count = rows.len().div_ceil(ROWS);
         panels.resize_with(count.max(panels.len()), Panel::default);
         for (panel, from) in panels.iter_mut().zip(rows.clone().step_by(ROWS)) {
-            panel.resize(ROWS / OCTET, q);
+            panel.resize(ROWS / OCTET, x.parts(), q);
             w.pack(isa, from, less, panel);
             #[cfg(target_arch = "x86_64")]
             if isa.registers() == Registers::Amx && amx::takes(q) {

@@ -15,6 +15,9 @@
 //! and, where the format has a min, y = y + (Σ sub-min · Σ activation) · (min · activation's scale), fused.
 
 #[cfg(target_arch = "x86_64")]
+#[macro_use]
+mod each;
+#[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -28,8 +31,8 @@ mod x86;
 #[cfg(target_arch = "x86_64")]
 pub use self::avx2::pairs;
 pub use self::driver::{matmul, matmul_gated, Few, Source};
-use self::tile::Tokens;
 pub use self::tile::{Outlier, Quantization, Tile};
+use self::tile::{Parts, Tokens};
 #[cfg(target_arch = "x86_64")]
 pub use self::x86::{
     field_of_eight, field_of_sixteen, from_array, join, quarter_sums, sixteen_words, sums_of_quarters,
@@ -53,8 +56,10 @@ pub const SIXTEEN: usize = 16;
 pub struct Panel {
     /// Eights of rows.
     octets: usize,
-    /// Four quants of each row: `[k / QUAD][octets / 2]`
+    /// Four quants of each row, `[k / QUAD][octets / 2]`; or two of 16 bits, `[k / 2][octets / 2]`.
     lines: Vec<Line>,
+    /// What a line has of a row.
+    parts: Parts,
     /// Where matrix registers multiply and there are sub-scales, the high bytes of what `lines` have the low ones of.
     #[cfg(target_arch = "x86_64")]
     high: Vec<Line>,
@@ -68,19 +73,19 @@ pub struct Panel {
     sub_mins: Vec<[i32; OCTET]>,
 }
 
-/// Four quants of sixteen rows.
+/// Four quants of sixteen rows, or two.
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 struct Line([[u8; OCTET * QUAD]; 2]);
 
 impl Panel {
     /// Room for so many rows of `k` numbers.
-    fn resize(&mut self, octets: usize, q: &Quantization) {
+    fn resize(&mut self, octets: usize, parts: Parts, q: &Quantization) {
         assert!(octets.is_multiple_of(2), "whole lines");
-        self.octets = octets;
+        (self.octets, self.parts) = (octets, parts);
         // Up to what matrix registers read at once.
         let k = q.k.next_multiple_of(2 * UNIT);
-        self.lines.resize(k / QUAD * (octets / 2), Line::default());
+        self.lines.resize(k / QUAD * parts.of_quad() * (octets / 2), Line::default());
         self.scales.resize(q.groups() * octets, Default::default());
         self.mins.resize(if q.has_min { self.scales.len() } else { 0 }, Default::default());
         let periods = if q.has_sub_scales() { q.periods() * octets } else { 0 };
@@ -93,7 +98,17 @@ impl Panel {
     #[inline(always)]
     pub fn set_quants(&mut self, h: usize, unit: usize, quads: &[[u8; OCTET * QUAD]; UNIT / QUAD]) {
         let lines = self.octets / 2;
-        let first = unit * (UNIT / QUAD) * lines + h / 2;
+        let first = unit * (UNIT / QUAD) * self.parts.of_quad() * lines + h / 2;
+        if self.parts == Parts::Words {
+            for (quad, pair) in quads.iter().zip(self.lines[first..].chunks_mut(2 * lines)) {
+                for (i, two) in quad.as_chunks::<2>().0.iter().enumerate() {
+                    let two = i16::from_le_bytes(*two);
+                    pair[0].0[h % 2].as_chunks_mut().0[i] = (two << 8 >> 8).to_le_bytes();
+                    pair[lines].0[h % 2].as_chunks_mut().0[i] = (two >> 8).to_le_bytes();
+                }
+            }
+            return;
+        }
         for (line, quad) in self.lines[first..].iter_mut().step_by(lines).zip(quads) {
             line.0[h % 2] = *quad;
         }
@@ -166,12 +181,18 @@ impl Panel {
         }
     }
 
-    /// The weight of row `r` and input `i`; `signed` if its quant is.
+    /// The weight of row `r` and input `i`.
     #[inline(always)]
-    fn weight(&self, r: usize, i: usize, q: &Quantization, signed: bool) -> f32 {
+    fn weight(&self, r: usize, i: usize, q: &Quantization) -> f32 {
         let (h, lane) = (r / OCTET, r % OCTET);
-        let quant = self.lines[i / QUAD * (self.octets / 2) + h / 2].0[h % 2][lane * QUAD + i % QUAD];
-        let quant = if signed { i32::from(quant as i8) } else { i32::from(quant) };
+        let of_row = |line: usize| {
+            let line = self.lines[line * (self.octets / 2) + h / 2].0[h % 2];
+            i32::from_le_bytes(line.as_chunks().0[lane])
+        };
+        let quant = match self.parts {
+            Parts::Words => of_row(i / QUAD * 2 + i % 2) << (16 * (1 - i % QUAD / 2)) >> 16,
+            Parts::Quads | Parts::Pairs(_) => (of_row(i / QUAD) >> (8 * (i % QUAD))) & 255,
+        };
         let (group, period) = (i / q.group * self.octets + h, i / q.period);
         let (mut scale, mut min) =
             (self.scales[group][lane], self.mins.get(group).map_or(0.0, |mins| mins[lane]));

@@ -74,6 +74,25 @@ pub struct Outlier {
     pub value: f32,
 }
 
+/// What a level multiplies at once: a quad of bytes, or half of one as 16 bits each.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Parts {
+    /// Quads, of which four products are added up in 32 bits.
+    #[default]
+    Quads,
+    /// Quads, of which products are added up in twos as 16 bits, then those of so many quads.
+    Pairs(usize),
+    /// Of each quad its first and third number, then its second and fourth: so a register of quads becomes two by shifts.
+    Words,
+}
+
+impl Parts {
+    /// 32-bit numbers that a quad takes.
+    pub fn of_quad(self) -> usize {
+        1 + usize::from(self == Self::Words)
+    }
+}
+
 /// How a tile's tokens lie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape {
@@ -81,17 +100,56 @@ pub struct Shape {
     pub width: usize,
     /// Quads of a token that lie together, then those of the next: they divide a group, or fill it up.
     pub run: usize,
+    /// What a quad is.
+    pub parts: Parts,
 }
 
 impl Shape {
     /// Of one token as its row, of several in turn.
     pub const fn in_turn(width: usize) -> Self {
-        Self { width, run: 1 }
+        Self { width, run: 1, parts: Parts::Quads }
     }
 
     /// Where quad `quad` of token `token` lies; of a token alone as its place in the row.
     fn at(self, quad: usize, token: usize) -> usize {
-        (quad / self.run * self.width + token) * self.run + quad % self.run
+        (quad / self.run * self.parts.of_quad() * self.width + token) * self.run + quad % self.run
+    }
+
+    /// Starts of a period.
+    fn starts(self, q: &Quantization) -> usize {
+        match self.parts {
+            Parts::Pairs(quads) => (q.period / QUAD).div_ceil(quads),
+            Parts::Quads | Parts::Words => 1,
+        }
+    }
+
+    /// Writes a token's quads, the first at the start of `to`.
+    #[inline(always)]
+    fn lay(self, bytes: &[u8], to: &mut [i32]) {
+        let from = bytes.as_chunks::<QUAD>().0;
+        if self.parts == Parts::Words {
+            // Loops of their own again.
+            let (mut even, mut odd) = ([0; MOST / QUAD], [0; MOST / QUAD]);
+            for ((even, odd), quad) in even.iter_mut().zip(&mut odd).zip(from) {
+                let quad = i32::from_le_bytes(*quad);
+                *even = (quad << 24 >> 24) & 0xffff | (quad << 8 >> 24) << 16;
+                *odd = (quad << 16 >> 24) & 0xffff | (quad >> 24) << 16;
+            }
+            for (half, first) in [even, odd].iter().zip([0, self.width]) {
+                let places = to.iter_mut().skip(first).step_by(2 * self.width);
+                places.zip(&half[..from.len()]).for_each(|(to, half)| *to = *half);
+            }
+        } else if self.run == 1 {
+            // A loop over runs would be a call for each.
+            for (to, quad) in to.iter_mut().step_by(self.width).zip(from) {
+                *to = i32::from_le_bytes(*quad);
+            }
+        } else {
+            let runs = to.chunks_mut(self.run * self.width);
+            for (from, to) in from.chunks(self.run).zip(runs) {
+                to.iter_mut().zip(from).for_each(|(to, quad)| *to = i32::from_le_bytes(*quad));
+            }
+        }
     }
 }
 
@@ -108,11 +166,12 @@ pub struct Tile {
     pub len: usize,
     /// How they lie; the last tile may have fewer than there is room for.
     shape: Shape,
-    /// Four quants of each token, a byte each: `[k / QUAD / run][width][run]`
+    /// Four quants of each token, a byte each: `[k / QUAD / run][width][run]`; or two of 16 bits, `[k / 2][width]`
     pub quads: Aligned<i32>,
     /// `[groups][width]`
     pub scales: Vec<f32>,
-    /// `−offset · Σ quant`: where a period's integer sum starts. `[periods][width]`
+    /// `−offset · Σ quant`: where a period's integer sum starts, `[periods][width]`. Of [`Parts::Pairs`] where each sum of
+    /// 16 bits starts, those of first halves of quads in the low 16 bits, `[periods][sums of a period][width]`.
     pub starts: Vec<i32>,
     /// `scale · Σ quant`, `[groups][width]`; nothing if the weights have no mins, or periods have them.
     pub sums: Vec<f32>,
@@ -123,6 +182,11 @@ pub struct Tile {
 }
 
 impl Tile {
+    /// What its quads are.
+    pub fn parts(&self) -> Parts {
+        self.shape.parts
+    }
+
     /// Those of an input and of what follows.
     pub fn outliers_from(&self, input: usize) -> impl Iterator<Item = &Outlier> {
         self.outliers[self.outliers.partition_point(|o| o.input < input)..].iter()
@@ -156,6 +220,11 @@ impl Tokens {
         &self.tiles[..self.len.div_ceil(self.shape.width)]
     }
 
+    /// What the tiles' quads are.
+    pub fn parts(&self) -> Parts {
+        self.shape.parts
+    }
+
     /// Number of tokens; where they are precise, of their parts.
     pub fn len(&self) -> usize {
         self.len
@@ -169,15 +238,21 @@ fn fill(isa: Isa, tile: &mut Tile, range: Range<usize>, x: &[f32], q: &Quantizat
 /// The parts `range` of all tokens.
 #[inline(always)]
 fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: &Quantization) {
-    let shape @ Shape { width, run } = tile.shape;
+    let shape @ Shape { width, run, parts } = tile.shape;
     // Zeros fill the last period up to so many numbers, and the row.
     let step = if run == 1 { UNIT } else { run * QUAD };
     let unit = q.period.min(step);
     tile.len = range.len();
     let mut rest = vec![0.0; if q.precise { q.group } else { 0 }];
-    tile.quads.resize(q.k.next_multiple_of(step) / QUAD * width);
+    tile.quads.resize(q.k.next_multiple_of(step) / QUAD * parts.of_quad() * width);
     tile.scales.resize(q.groups() * width, 0.0);
-    tile.starts.resize(q.periods() * width, 0);
+    let in_period = shape.starts(q);
+    tile.starts.resize(q.periods() * in_period * width, 0);
+    if q.offset == 0 {
+        tile.starts.fill(0);
+    }
+    // By way of memory, in loops of their own: so each becomes vector code.
+    let mut bytes = [0; MOST];
     let (sums, pairs) = match (q.has_min, q.has_sub_scales()) {
         (false, _) => (0, 0),
         (true, false) => (q.groups() * width, 0),
@@ -212,11 +287,26 @@ fn fill_tile(_: impl Arith, tile: &mut Tile, range: Range<usize>, x: &[f32], q: 
                 tile.outliers.extend(outliers.map(outlier));
             }
             tile.scales[g * width + token] = scale.scale;
-            let first = g * (q.group / q.period);
-            for (period, x) in (first..).zip(x.chunks(q.period)) {
-                let from = shape.at(period * (q.period / QUAD), token);
-                let sum = scale.quantize(x, unit, &mut tile.quads[from..], shape);
-                tile.starts[period * width + token] = -q.offset * sum;
+            let bytes = &mut bytes[..x.len().next_multiple_of(unit)];
+            scale.quantize(x, bytes);
+            shape.lay(bytes, &mut tile.quads[shape.at(g * (q.group / QUAD), token)..]);
+            if q.offset == 0 && !q.has_min {
+                continue;
+            }
+            for (period, bytes) in (g * (q.group / q.period)..).zip(bytes.chunks(q.period)) {
+                let sum = bytes.iter().map(|&byte| i32::from(byte as i8)).sum::<i32>();
+                let mut starts = tile.starts[period * in_period * width + token..].iter_mut().step_by(width);
+                match parts {
+                    Parts::Pairs(_) if q.offset == 0 => {}
+                    Parts::Pairs(quads) => {
+                        starts
+                            .zip(bytes.chunks(quads * QUAD))
+                            .for_each(|(to, bytes)| *to = pair(-q.offset, bytes));
+                    }
+                    Parts::Quads | Parts::Words => {
+                        *starts.next().expect("a period's start") = -q.offset * sum
+                    }
+                }
                 if let Some(to) = tile.sums.get_mut(g * width + token) {
                     *to = sum as f32 * scale.scale;
                 }
@@ -284,28 +374,25 @@ impl Scale {
         (v * self.inverse + 12_582_912.0).to_bits() as i8
     }
 
-    /// Writes a period's nearest quants into a tile; zero for outliers and up to a whole `unit`. Returns their sum.
+    /// Writes the nearest quants, zero for outliers and past the end.
     #[inline(always)]
-    fn quantize(&self, x: &[f32], unit: usize, quads: &mut [i32], shape: Shape) -> i32 {
-        // By way of memory, in loops of their own: so each becomes vector code.
-        let mut bytes = [0; MOST];
-        let bytes = &mut bytes[..x.len().next_multiple_of(unit)];
-        for (byte, &v) in bytes.iter_mut().zip(x) {
+    fn quantize(&self, x: &[f32], bytes: &mut [u8]) {
+        let (quants, rest) = bytes.split_at_mut(x.len());
+        for (byte, &v) in quants.iter_mut().zip(x) {
             let v = if v.abs() > self.limit { 0.0 } else { v };
             *byte = self.quant(v) as u8;
         }
-        let from = bytes.as_chunks::<QUAD>().0;
-        if shape.run == 1 {
-            // A loop over runs would be a call for each.
-            for (to, quad) in quads.iter_mut().step_by(shape.width).zip(from) {
-                *to = i32::from_le_bytes(*quad);
-            }
-        } else {
-            let runs = quads.chunks_mut(shape.run * shape.width);
-            for (from, to) in from.chunks(shape.run).zip(runs) {
-                to.iter_mut().zip(from).for_each(|(to, quad)| *to = i32::from_le_bytes(*quad));
-            }
-        }
-        bytes.iter().map(|&byte| i32::from(byte as i8)).sum()
+        rest.fill(0);
     }
+}
+
+/// `factor · Σ quant` of the first halves of quads in the low 16 bits, and of the second ones in the high.
+#[inline(always)]
+fn pair(factor: i32, bytes: &[u8]) -> i32 {
+    let mut sums = [0; 2];
+    for quad in bytes.as_chunks::<QUAD>().0 {
+        let [a, b, c, d] = quad.map(|byte| i32::from(byte as i8));
+        sums = [sums[0] + a + b, sums[1] + c + d];
+    }
+    (factor * sums[0]) & 0xffff | (factor * sums[1]) << 16
 }

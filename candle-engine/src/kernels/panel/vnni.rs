@@ -16,21 +16,6 @@ const FOUR: usize = 4;
 /// Bytes from the quads that are multiplied to those that are asked for, into the first-level cache.
 const SOON: usize = 768;
 
-/// Runs `$body` with each `$t` below `$n`, at most [`TILE`], written out: in a loop, sums would lie in memory.
-macro_rules! each {
-    ($t:ident < $n:ident, $body:block) => {
-        each!($t < $n, $body, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
-    };
-    ($t:ident < $n:ident, $body:block, $($i:literal),*) => {
-        $(
-            if $i < $n {
-                let $t = $i;
-                $body
-            }
-        )*
-    };
-}
-
 /// Makes a module with `multiply`; `$lanes` rows a register, `$tokens` tokens at a time, of formats with sub-scales
 /// `$fewer`.
 macro_rules! level {

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 pub use self::groups::finish;
-use super::tile::{Outlier, Shape};
+use super::tile::{Outlier, Parts, Shape};
 use super::x86::{field_of_sixteen, from_array};
 use super::{Line, Panel, Quantization, Tile, OCTET, QUAD, SIXTEEN, UNIT};
 use crate::kernels::amx::{self, Tiles};
@@ -37,7 +37,7 @@ fn step(q: &Quantization) -> usize {
 
 /// How the tokens are to lie.
 pub fn shape(q: &Quantization) -> Shape {
-    Shape { width: TOKENS, run: step(q) / QUAD }
+    Shape { width: TOKENS, run: step(q) / QUAD, parts: Parts::Quads }
 }
 
 /// Shapes the tiles of this thread.
