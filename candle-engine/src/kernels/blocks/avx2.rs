@@ -7,12 +7,24 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::formats::{has_sub_scales, number, Block, GROUP};
-use crate::kernels::panel::{field_of_eight as field, pairs, transpose, Panel, Tile, QUAD};
+use super::rows::Rows;
+use crate::kernels::panel::{
+    field_of_eight as field, pairs, set_quants, sums_of_eight, transpose, Panel, Tile, QUAD,
+};
 use crate::kernels::prefetch::Stream;
 use crate::weights::Format;
 
 /// Rows of a register.
 const LANES: usize = 8;
+
+/// Tokens up to which [`matmul`] is faster than a panel, by the bits of a quant.
+pub fn few(bits: u32) -> usize {
+    if bits == 8 {
+        6
+    } else {
+        4
+    }
+}
 
 /// `out(row, t, y)` for runs of the rows `range` of `w` and each token.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -24,8 +36,9 @@ pub fn matmul<B: Block>(
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
     let mut stream = Stream::new(&w[range.start * row_bytes..range.end * row_bytes]);
+    let mut last = Vec::new();
     for from in range.clone().step_by(LANES) {
-        let rows = rows(w, row_bytes, from, range.end);
+        let rows = rows(w, row_bytes, from, range.end, &mut last);
         for (t, x) in x.iter().enumerate() {
             let stream = if t == 0 { &mut stream } else { &mut Stream::default() };
             let y = to_array(direct::<B>(rows, x, stream));
@@ -37,11 +50,12 @@ pub fn matmul<B: Block>(
 /// Packs eight rows, `less` taken from each quant, into octet `h` of the panel; past the last row the last again.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, less: i8, h: usize, panel: &mut Panel) {
-    let rows = rows(w, row_bytes, from, w.len() / row_bytes);
+    let mut last = Vec::new();
+    let rows = rows(w, row_bytes, from, w.len() / row_bytes, &mut last);
     let less = _mm256_set1_epi8(less);
     let mut sub = SubScales::none();
     for b in 0..row_bytes / B::BYTES {
-        let blocks = blocks::<B>(rows, b);
+        let blocks = rows.skip(b * B::BYTES, B::BYTES);
         let (scales, mins) = self::scales::<B>(blocks);
         panel.set_scales(h, b, to_array(scales), to_array(mins));
         if has_sub_scales::<B>() {
@@ -57,33 +71,37 @@ pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, less: i8, h: usiz
         for g in 0..B::LEN / GROUP {
             let mut rows = [_mm256_setzero_si256(); LANES];
             for r in 0..LANES {
-                rows[r] = _mm256_sub_epi8(quants::<B>(blocks[r], g), less);
+                // SAFETY: the blocks are there.
+                rows[r] = unsafe { _mm256_sub_epi8(quants::<B>(blocks.row(r), g), less) };
             }
-            let columns = transpose(rows);
-            let mut quads = [[0; 32]; 8];
-            for j in 0..8 {
-                quads[j] = to_bytes(columns[j]);
-            }
-            panel.set_quants(h, b * (B::LEN / GROUP) + g, &quads);
+            set_quants(panel, h, b * (B::LEN / GROUP) + g, transpose(rows));
         }
     }
 }
 
+/// Eight rows from `from` on; past the last before `end` the last again, by way of a copy.
 #[inline(always)]
-fn rows(w: &[u8], row_bytes: usize, from: usize, end: usize) -> [&[u8]; LANES] {
-    std::array::from_fn(|r| &w[(from + r).min(end - 1) * row_bytes..][..row_bytes])
+fn rows<'a>(w: &'a [u8], row_bytes: usize, from: usize, end: usize, copy: &'a mut Vec<u8>) -> Rows<'a> {
+    if from + LANES <= end {
+        return Rows::new::<LANES>(w, row_bytes, from);
+    }
+    copy.clear();
+    for r in from..from + LANES {
+        copy.extend_from_slice(&w[r.min(end - 1) * row_bytes..][..row_bytes]);
+    }
+    Rows::new::<LANES>(copy, row_bytes, 0)
 }
 
 /// Eight rows by one token.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn direct<B: Block>(w: [&[u8]; LANES], x: &Tile, stream: &mut Stream) -> __m256 {
+fn direct<B: Block>(w: Rows, x: &Tile, stream: &mut Stream) -> __m256 {
     let mut y = _mm256_setzero_ps();
     let mut outliers = x.outliers.iter().peekable();
     let mut sub = SubScales::none();
-    for b in 0..w[0].len() / B::BYTES {
+    for b in 0..w.len() / B::BYTES {
         stream.read(LANES * B::BYTES);
-        let blocks = blocks::<B>(w, b);
+        let blocks = w.skip(b * B::BYTES, B::BYTES);
         let periods = B::LEN / B::PERIOD;
         if has_sub_scales::<B>() {
             sub.unpack::<B>(blocks);
@@ -94,9 +112,10 @@ fn direct<B: Block>(w: [&[u8]; LANES], x: &Tile, stream: &mut Stream) -> __m256 
             let a = load_quads(&x.quads[at * (GROUP / QUAD)..]);
             let mut dots = [_mm256_setzero_si256(); LANES];
             for r in 0..LANES {
-                dots[r] = products::<B>(quants::<B>(blocks[r], g), a);
+                // SAFETY: the blocks are there.
+                dots[r] = unsafe { products::<B>(quants::<B>(blocks.row(r), g), a) };
             }
-            let [first, second] = sums(dots);
+            let [first, second] = sums_of_eight(dots);
             if B::PERIOD == GROUP {
                 dot = add::<B>(dot, _mm256_add_epi32(first, second), x.starts[at], sub.scales[g]);
             } else {
@@ -121,7 +140,9 @@ fn direct<B: Block>(w: [&[u8]; LANES], x: &Tile, stream: &mut Stream) -> __m256 
         while let Some(outlier) = outliers.next_if(|o| o.input < (b + 1) * B::LEN) {
             let mut weights = [0.0; LANES];
             for r in 0..LANES {
-                weights[r] = number::<B>(blocks[r], outlier.input % B::LEN);
+                // SAFETY: the block is there.
+                let block = unsafe { std::slice::from_raw_parts(blocks.row(r), B::BYTES) };
+                weights[r] = number::<B>(block, outlier.input % B::LEN);
             }
             // SAFETY: eight floats, and any alignment will do.
             let weights = unsafe { _mm256_loadu_ps(weights.as_ptr()) };
@@ -129,20 +150,6 @@ fn direct<B: Block>(w: [&[u8]; LANES], x: &Tile, stream: &mut Stream) -> __m256 
         }
     }
     y
-}
-
-/// Block `b` of eight rows.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn blocks<'a, B: Block>(w: [&'a [u8]; LANES], b: usize) -> [&'a [u8]; LANES] {
-    let mut blocks = [&[][..]; LANES];
-    assert!(b < w[0].len() / B::BYTES);
-    for r in 0..LANES {
-        debug_assert_eq!(w[r].len(), w[0].len());
-        // SAFETY: block `b` of the first row is in it, and the rows are of one length: `matmul` cuts them.
-        blocks[r] = unsafe { w[r].get_unchecked(b * B::BYTES..(b + 1) * B::BYTES) };
-    }
-    blocks
 }
 
 /// Adds a period's sum to those of its block.
@@ -162,69 +169,81 @@ fn products<B: Block>(w: __m256i, a: __m256i) -> __m256i {
     _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
 }
 
-/// Adds up the lanes of eight vectors: those of their low halves, and those of their high halves.
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn sums(v: [__m256i; 8]) -> [__m256i; 2] {
-    let four = |i: usize| {
-        _mm256_hadd_epi32(_mm256_hadd_epi32(v[i], v[i + 1]), _mm256_hadd_epi32(v[i + 2], v[i + 3]))
-    };
-    let (a, b) = (four(0), four(4));
-    [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
-}
-
 /// [`Block::quants`] in a register.
+///
+/// # Safety
+///
+/// A block can be read.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn quants<B: Block>(block: &[u8], g: usize) -> __m256i {
-    match B::FORMAT {
-        Format::Q8_0 => load32(&block[2..]),
-        Format::Q4_0 => nibbles(&block[2..]),
-        Format::Q4_1 => nibbles(&block[4..]),
-        Format::Q5_0 => _mm256_or_si256(nibbles(&block[6..]), fifth_bits(&block[2..])),
-        Format::Q5_1 => _mm256_or_si256(nibbles(&block[8..]), fifth_bits(&block[4..])),
-        Format::Q2_K => bits(&block[16 + g / 4 * 32..], g % 4 * 2, 3),
-        Format::Q3_K => {
-            let high = _mm256_slli_epi16::<2>(bits(block, g, 1));
-            _mm256_or_si256(bits(&block[32 + g / 4 * 32..], g % 4 * 2, 3), high)
+unsafe fn quants<B: Block>(block: *const u8, g: usize) -> __m256i {
+    let at = |at: usize| block.wrapping_add(at);
+    // SAFETY: what is read lies within a block.
+    unsafe {
+        match B::FORMAT {
+            Format::Q8_0 => load32(at(2)),
+            Format::Q4_0 => nibbles(at(2)),
+            Format::Q4_1 => nibbles(at(4)),
+            Format::Q5_0 => _mm256_or_si256(nibbles(at(6)), fifth_bits(at(2))),
+            Format::Q5_1 => _mm256_or_si256(nibbles(at(8)), fifth_bits(at(4))),
+            Format::Q2_K => bits(at(16 + g / 4 * 32), g % 4 * 2, 3),
+            Format::Q3_K => {
+                let high = _mm256_slli_epi16::<2>(bits(at(0), g, 1));
+                _mm256_or_si256(bits(at(32 + g / 4 * 32), g % 4 * 2, 3), high)
+            }
+            Format::Q4_K => bits(at(16 + g / 2 * 32), g % 2 * 4, 15),
+            Format::Q5_K => {
+                let high = _mm256_slli_epi16::<4>(bits(at(16), g, 1));
+                _mm256_or_si256(bits(at(48 + g / 2 * 32), g % 2 * 4, 15), high)
+            }
+            Format::Q6_K => {
+                let (half, quarter) = (g / 4, g % 4);
+                let high = _mm256_slli_epi16::<4>(bits(at(128 + half * 32), quarter * 2, 3));
+                let low = bits(at(half * 64 + quarter % 2 * 32), quarter / 2 * 4, 15);
+                _mm256_or_si256(low, high)
+            }
+            _ => unreachable!(),
         }
-        Format::Q4_K => bits(&block[16 + g / 2 * 32..], g % 2 * 4, 15),
-        Format::Q5_K => {
-            let high = _mm256_slli_epi16::<4>(bits(&block[16..], g, 1));
-            _mm256_or_si256(bits(&block[48 + g / 2 * 32..], g % 2 * 4, 15), high)
-        }
-        Format::Q6_K => {
-            let (half, quarter) = (g / 4, g % 4);
-            let high = _mm256_slli_epi16::<4>(bits(&block[128 + half * 32..], quarter * 2, 3));
-            let low = bits(&block[half * 64 + quarter % 2 * 32..], quarter / 2 * 4, 15);
-            _mm256_or_si256(low, high)
-        }
-        _ => unreachable!(),
     }
 }
 
 /// The four-bit halves of 16 bytes: all the low ones, then all the high ones.
+///
+/// # Safety
+///
+/// They can be read.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn nibbles(bytes: &[u8]) -> __m256i {
-    let low = load16(bytes);
+unsafe fn nibbles(bytes: *const u8) -> __m256i {
+    // SAFETY: the caller's promise; any alignment will do.
+    let low = unsafe { _mm_loadu_si128(bytes.cast()) };
     let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), _mm_srli_epi16::<4>(low));
     _mm256_and_si256(both, _mm256_set1_epi8(15))
 }
 
 /// `(byte >> shift) & mask` of 32 bytes; the mask takes away what comes from the neighbour.
+///
+/// # Safety
+///
+/// They can be read.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn bits(bytes: &[u8], shift: usize, mask: i8) -> __m256i {
-    let shifted = _mm256_srl_epi16(load32(bytes), _mm_cvtsi32_si128(shift as i32));
+unsafe fn bits(bytes: *const u8, shift: usize, mask: i8) -> __m256i {
+    // SAFETY: the caller's promise.
+    let shifted = _mm256_srl_epi16(unsafe { load32(bytes) }, _mm_cvtsi32_si128(shift as i32));
     _mm256_and_si256(shifted, _mm256_set1_epi8(mask))
 }
 
 /// 32 bits, each as the bit of value 16 in a byte of its own.
+///
+/// # Safety
+///
+/// Their four bytes can be read.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn fifth_bits(bytes: &[u8]) -> __m256i {
-    let all = _mm256_set1_epi32(i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+unsafe fn fifth_bits(bytes: *const u8) -> __m256i {
+    // SAFETY: the caller's promise.
+    let all = _mm256_set1_epi32(unsafe { bytes.cast::<i32>().read_unaligned() });
     // Each byte eight times over: in lane 0 the first two, in lane 1 the others.
     let source = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
     let one = _mm256_set1_epi64x(i64::from_le_bytes([1, 2, 4, 8, 16, 32, 64, 128]));
@@ -235,7 +254,7 @@ fn fifth_bits(bytes: &[u8]) -> __m256i {
 /// [`Block::scale`] of eight rows' blocks, one row a lane.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn scales<B: Block>(blocks: [&[u8]; LANES]) -> (__m256, __m256) {
+fn scales<B: Block>(blocks: Rows) -> (__m256, __m256) {
     let zero = _mm256_setzero_ps();
     match B::FORMAT {
         Format::Q4_1 | Format::Q5_1 => (halves(blocks, 0), halves(blocks, 2)),
@@ -273,7 +292,7 @@ impl SubScales {
 
     #[target_feature(enable = "avx2,fma,f16c")]
     #[inline]
-    fn unpack<B: Block>(&mut self, blocks: [&[u8]; LANES]) {
+    fn unpack<B: Block>(&mut self, blocks: Rows) {
         let Self { scales, mins } = self;
         match B::FORMAT {
             Format::Q2_K => {
@@ -328,42 +347,38 @@ fn negative(v: __m256) -> __m256 {
 /// The half floats at byte `at` of eight blocks.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn halves(blocks: [&[u8]; LANES], at: usize) -> __m256 {
-    let mut bits = [0; LANES];
-    for r in 0..LANES {
-        bits[r] = i16::from_le_bytes([blocks[r][at], blocks[r][at + 1]]);
-    }
-    let [a, b, c, d, e, f, g, h] = bits;
-    _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
+fn halves(blocks: Rows, at: usize) -> __m256 {
+    let blocks = blocks.skip(at, 2);
+    // SAFETY: two bytes of each row are there.
+    let half = |r: usize| i32::from(unsafe { blocks.row(r).cast::<i16>().read_unaligned() });
+    let mut bits = _mm_cvtsi32_si128(half(0));
+    bits = _mm_insert_epi16::<1>(bits, half(1));
+    bits = _mm_insert_epi16::<2>(bits, half(2));
+    bits = _mm_insert_epi16::<3>(bits, half(3));
+    bits = _mm_insert_epi16::<4>(bits, half(4));
+    bits = _mm_insert_epi16::<5>(bits, half(5));
+    bits = _mm_insert_epi16::<6>(bits, half(6));
+    _mm256_cvtph_ps(_mm_insert_epi16::<7>(bits, half(7)))
 }
 
 /// The 32 bits at byte `at` of eight blocks.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn words(blocks: [&[u8]; LANES], at: usize) -> __m256i {
-    let mut bits = [0; LANES];
-    for r in 0..LANES {
-        let block = blocks[r];
-        bits[r] = i32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-    }
-    let [a, b, c, d, e, f, g, h] = bits;
-    _mm256_setr_epi32(a, b, c, d, e, f, g, h)
+fn words(blocks: Rows, at: usize) -> __m256i {
+    let blocks = blocks.skip(at, 4);
+    // SAFETY: four bytes of each row are there.
+    let word = |r: usize| unsafe { blocks.row(r).cast::<i32>().read_unaligned() };
+    _mm256_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7))
 }
 
+/// # Safety
+///
+/// 32 bytes can be read.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn load16(bytes: &[u8]) -> __m128i {
-    let bytes = &bytes[..16];
-    // SAFETY: 16 bytes, and any alignment will do.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn load32(bytes: &[u8]) -> __m256i {
-    let bytes = &bytes[..32];
-    // SAFETY: 32 bytes, and any alignment will do.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+unsafe fn load32(bytes: *const u8) -> __m256i {
+    // SAFETY: the caller's promise; any alignment will do.
+    unsafe { _mm256_loadu_si256(bytes.cast()) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -388,15 +403,6 @@ fn to_array(v: __m256) -> [f32; 8] {
 fn to_integers(v: __m256i) -> [i32; 8] {
     let mut out = [0; 8];
     // SAFETY: eight integers, and any alignment will do.
-    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), v) };
-    out
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-fn to_bytes(v: __m256i) -> [u8; 32] {
-    let mut out = [0; 32];
-    // SAFETY: 32 bytes, and any alignment will do.
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), v) };
     out
 }

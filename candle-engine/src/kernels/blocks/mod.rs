@@ -10,6 +10,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod formats;
+#[cfg(target_arch = "x86_64")]
+mod rows;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,7 @@ use std::ops::Range;
 
 use self::formats::{has_sub_scales, Block, Q2K, Q3K, Q4K, Q4_0, Q4_1, Q5K, Q5_0, Q5_1, Q6K, Q8_0};
 use super::isa::Dot;
-use super::panel::{self, Panel, Quantization, Source, Tile};
+use super::panel::{self, Few, Panel, Quantization, Source, Tile};
 use super::{Act, Isa};
 use crate::weights::Format;
 
@@ -58,7 +60,7 @@ pub const fn supports(format: Format) -> bool {
 ///
 /// If `format` is no block format, `k` no multiple of its block, or a length does not fit the others.
 pub fn matmul(isa: Isa, format: Format, w: &[u8], k: usize, x: &[f32], y: &mut [f32]) {
-    with_block!(format, B => panel::matmul(isa, &Rows::<B>::new(w, k), x, y))
+    with_block!(format, B => panel::matmul(isa, &Matrix::<B>::new(w, k), x, y))
 }
 
 /// Multiplies rows of activations by the two upper matrices of a gated MLP, in one format.
@@ -80,7 +82,7 @@ pub fn matmul_gated(
     y: &mut [f32],
 ) {
     with_block!(format, B => {
-        panel::matmul_gated(isa, &Rows::<B>::new(gate, k), &Rows::<B>::new(up, k), act, x, y);
+        panel::matmul_gated(isa, &Matrix::<B>::new(gate, k), &Matrix::<B>::new(up, k), act, x, y);
     })
 }
 
@@ -96,14 +98,14 @@ pub fn dequantize(format: Format, w: &[u8], out: &mut [f32]) {
 }
 
 /// Rows of blocks.
-struct Rows<'a, B> {
+struct Matrix<'a, B> {
     w: &'a [u8],
     k: usize,
     row_bytes: usize,
     block: PhantomData<B>,
 }
 
-impl<'a, B: Block> Rows<'a, B> {
+impl<'a, B: Block> Matrix<'a, B> {
     fn new(w: &'a [u8], k: usize) -> Self {
         assert!(k > 0 && k.is_multiple_of(B::LEN), "k = {k} is no multiple of {}'s block", B::FORMAT);
         let row_bytes = k / B::LEN * B::BYTES;
@@ -112,7 +114,7 @@ impl<'a, B: Block> Rows<'a, B> {
     }
 }
 
-impl<B: Block> Source for Rows<'_, B> {
+impl<B: Block> Source for Matrix<'_, B> {
     const BITS: u32 = B::BITS;
 
     fn rows(&self) -> usize {
@@ -133,6 +135,15 @@ impl<B: Block> Source for Rows<'_, B> {
             outliers: has_sub_scales::<B>(),
             precise: false,
         }
+    }
+
+    fn few(&self, isa: Isa, tokens: usize) -> Option<Few> {
+        #[cfg(target_arch = "x86_64")]
+        if isa.dot() == Dot::Avx2 {
+            return (tokens <= avx2::few(B::BITS)).then_some(Few::Alone);
+        }
+        let _ = isa;
+        (tokens == 1).then_some(Few::Alone)
     }
 
     fn direct(&self, isa: Isa, range: Range<usize>, x: &[Tile], mut out: impl FnMut(usize, usize, &[f32])) {

@@ -277,6 +277,10 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
             }
             return (tokens <= few::few(BITS)).then_some(Few::Alone);
         }
+        #[cfg(target_arch = "x86_64")]
+        if isa.dot() == Dot::Avx2 {
+            return (tokens <= avx2::few(BITS)).then_some(Few::Alone);
+        }
         (tokens == 1).then_some(Few::Alone)
     }
 

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::ops::Range;
 
 use super::tile::{Parts, TILE};
-use super::{Line, Panel, Quantization, Tile, OCTET, QUAD};
+use super::{Line, Panel, Quantization, Tile, OCTET, QUAD, UNIT};
 
 /// Rows of a register.
 const LANES: usize = 8;
@@ -269,6 +269,26 @@ fn load(line: &Line) -> Two {
     let [low, high] = &line.0;
     // SAFETY: a register each.
     unsafe { [_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast())] }
+}
+
+/// Sets the quants of numbers `UNIT · unit..UNIT · (unit + 1)` of the rows of octet `h`: a quad of each row, then the
+/// next.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+pub fn set_quants(panel: &mut Panel, h: usize, unit: usize, quads: [__m256i; UNIT / QUAD]) {
+    let (across, of_quad) = (panel.octets / 2, panel.parts.of_quad());
+    let lines = &mut panel.lines[unit * quads.len() * of_quad * across..][..quads.len() * of_quad * across];
+    let mut at = h / 2;
+    for quad in quads {
+        // The first and the third word of each row, then the others.
+        let halves = [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(quad)), _mm256_srai_epi16::<8>(quad)];
+        for i in 0..of_quad {
+            let v = if of_quad == 1 { quad } else { halves[i] };
+            // SAFETY: half a line has room for a register; any alignment will do.
+            unsafe { _mm256_storeu_si256(lines[at].0[h % 2].as_mut_ptr().cast(), v) };
+            at += across;
+        }
+    }
 }
 
 /// Products of 32 quants and activations, added in twos.

@@ -29,14 +29,14 @@ mod vnni;
 mod x86;
 
 #[cfg(target_arch = "x86_64")]
-pub use self::avx2::pairs;
+pub use self::avx2::{pairs, set_quants};
 pub use self::driver::{matmul, matmul_gated, Few, Source};
 pub use self::tile::{Outlier, Quantization, Tile};
 use self::tile::{Parts, Tokens};
 #[cfg(target_arch = "x86_64")]
 pub use self::x86::{
-    field_of_eight, field_of_sixteen, from_array, join, quarter_sums, sixteen_words, sums_of_quarters,
-    to_array, to_integers, transpose, transpose_quarters, transpose_sixteen,
+    field_of_eight, field_of_sixteen, from_array, join, quarter_sums, sixteen_words, sums_of_eight,
+    sums_of_quarters, to_array, to_integers, transpose, transpose_quarters, transpose_sixteen,
 };
 
 /// Numbers of a row that are unpacked at once; a panel's rows are padded to a multiple.
@@ -91,27 +91,6 @@ impl Panel {
         let periods = if q.has_sub_scales() { q.periods() * octets } else { 0 };
         self.sub_scales.resize(periods, Default::default());
         self.sub_mins.resize(if q.has_min { periods / 2 } else { 0 }, Default::default());
-    }
-
-    /// Sets the quants of numbers `UNIT · unit..UNIT · (unit + 1)` of the rows of octet `h`: a quad of each row,
-    /// then the next.
-    #[inline(always)]
-    pub fn set_quants(&mut self, h: usize, unit: usize, quads: &[[u8; OCTET * QUAD]; UNIT / QUAD]) {
-        let lines = self.octets / 2;
-        let first = unit * (UNIT / QUAD) * self.parts.of_quad() * lines + h / 2;
-        if self.parts == Parts::Words {
-            for (quad, pair) in quads.iter().zip(self.lines[first..].chunks_mut(2 * lines)) {
-                for (i, two) in quad.as_chunks::<2>().0.iter().enumerate() {
-                    let two = i16::from_le_bytes(*two);
-                    pair[0].0[h % 2].as_chunks_mut().0[i] = (two << 8 >> 8).to_le_bytes();
-                    pair[lines].0[h % 2].as_chunks_mut().0[i] = (two >> 8).to_le_bytes();
-                }
-            }
-            return;
-        }
-        for (line, quad) in self.lines[first..].iter_mut().step_by(lines).zip(quads) {
-            line.0[h % 2] = *quad;
-        }
     }
 
     /// Sets the scales of a group in octet `h`, and the mins, if the format has any.

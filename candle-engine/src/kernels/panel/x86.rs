@@ -29,6 +29,17 @@ pub fn transpose(v: [__m256i; 8]) -> [__m256i; 8] {
     columns
 }
 
+/// Adds up the lanes of eight vectors: those of their low halves, and those of their high halves.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+pub fn sums_of_eight(v: [__m256i; 8]) -> [__m256i; 2] {
+    let four = |i: usize| {
+        _mm256_hadd_epi32(_mm256_hadd_epi32(v[i], v[i + 1]), _mm256_hadd_epi32(v[i + 2], v[i + 3]))
+    };
+    let (a, b) = (four(0), four(4));
+    [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
+}
+
 /// Rows of sixteen 32-bit parts to columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]

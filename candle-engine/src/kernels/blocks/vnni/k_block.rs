@@ -76,7 +76,7 @@ pub(super) fn sixteen<B: Block>(rows: Rows, x: &Tile, stream: &mut Stream) -> __
     let mut sub_scales = SubScales([0; 16 * SIXTEEN]);
     let (mut dots, mut mins) = ([_mm512_setzero_si512(); FOUR], [_mm512_setzero_si512(); FOUR]);
     let mut y = _mm512_setzero_ps();
-    for block in 0..rows.len / B::BYTES {
+    for block in 0..rows.len() / B::BYTES {
         let rows = rows.skip(block * B::BYTES, B::BYTES);
         let quads: &[i32; 256 / QUAD] = x.quads[block * (B::LEN / QUAD)..].first_chunk().expect("a block");
         let starts = &x.starts[block * in_block..][..in_block];

@@ -5,12 +5,12 @@ mod token;
 mod unpack;
 
 use std::arch::x86_64::*;
-use std::marker::PhantomData;
 
 pub use self::token::matmul;
 use self::unpack::{groups, quads, scales, sub_scales};
 use super::avx2;
 use super::formats::{has_sub_scales, number, Block, GROUP};
+use super::rows::Rows;
 use crate::kernels::panel::{to_array, to_integers, Panel, OCTET, QUAD, SIXTEEN};
 use crate::kernels::prefetch::Stream;
 
@@ -26,7 +26,7 @@ pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, less: i8, s: usiz
         }
         return;
     }
-    let rows = Rows::new(w, row_bytes, from);
+    let rows = Rows::new::<SIXTEEN>(w, row_bytes, from);
     let mut next = Stream::later(w.get((from + SIXTEEN) * row_bytes..).unwrap_or_default());
     let less = _mm512_set1_epi8(less);
     let mut high = [_mm512_setzero_si512(); GROUP / QUAD];
@@ -59,36 +59,5 @@ pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, less: i8, s: usiz
                 }
             }
         }
-    }
-}
-
-/// The same bytes of each of sixteen rows: a pointer and a distance, so that all addresses fit in registers.
-#[derive(Clone, Copy)]
-struct Rows<'a> {
-    start: *const u8,
-    stride: usize,
-    len: usize,
-    bytes: PhantomData<&'a [u8]>,
-}
-
-impl<'a> Rows<'a> {
-    /// Sixteen whole rows from `from` on.
-    #[inline(always)]
-    fn new(w: &'a [u8], row_bytes: usize, from: usize) -> Self {
-        let bytes = &w[from * row_bytes..][..SIXTEEN * row_bytes];
-        Self { start: bytes.as_ptr(), stride: row_bytes, len: row_bytes, bytes: PhantomData }
-    }
-
-    /// Of each row the `len` bytes from `at` on.
-    #[inline(always)]
-    fn skip(self, at: usize, len: usize) -> Self {
-        assert!(at <= self.len && len <= self.len - at, "within the row");
-        Self { start: self.start.wrapping_add(at), len, ..self }
-    }
-
-    /// Row `r`'s `len` bytes, `r < 16`.
-    #[inline(always)]
-    fn row(self, r: usize) -> *const u8 {
-        self.start.wrapping_add(r * self.stride)
     }
 }

@@ -20,7 +20,7 @@ pub fn matmul<B: Block>(
     let whole = range.start + range.len() / SIXTEEN * SIXTEEN;
     let mut stream = Stream::new(&w[range.start * row_bytes..whole * row_bytes]);
     for from in (range.start..whole).step_by(SIXTEEN) {
-        let rows = Rows::new(w, row_bytes, from);
+        let rows = Rows::new::<SIXTEEN>(w, row_bytes, from);
         for (t, x) in x.iter().enumerate() {
             let stream = if t == 0 { &mut stream } else { &mut Stream::default() };
             let y = if has_sub_scales::<B>() {
@@ -44,7 +44,7 @@ fn sixteen<B: Block>(rows: Rows, x: &Tile, stream: &mut Stream) -> __m512 {
     let flip = _mm512_set1_epi8(if B::BITS == 8 { i8::MIN } else { 0 });
     let mut y = _mm512_setzero_ps();
     let mut high = [_mm512_setzero_si512(); GROUP / QUAD];
-    for block in 0..rows.len / B::BYTES {
+    for block in 0..rows.len() / B::BYTES {
         stream.read(SIXTEEN * B::BYTES);
         let rows = rows.skip(block * B::BYTES, B::BYTES);
         let [quads, _] = quads::<B>(rows, 0, &mut high);
