@@ -70,9 +70,9 @@ pub fn pack<B: Block>(w: &[u8], row_bytes: usize, from: usize, less: i8, h: usiz
         }
         for g in 0..B::LEN / GROUP {
             let mut rows = [_mm256_setzero_si256(); LANES];
-            for r in 0..LANES {
+            for (r, row) in rows.iter_mut().enumerate() {
                 // SAFETY: the blocks are there.
-                rows[r] = unsafe { _mm256_sub_epi8(quants::<B>(blocks.row(r), g), less) };
+                *row = unsafe { _mm256_sub_epi8(quants::<B>(blocks.row(r), g), less) };
             }
             set_quants(panel, h, b * (B::LEN / GROUP) + g, transpose(rows));
         }
@@ -111,9 +111,9 @@ fn direct<B: Block>(w: Rows, x: &Tile, stream: &mut Stream) -> __m256 {
             let at = b * (B::LEN / GROUP) + g;
             let a = load_quads(&x.quads[at * (GROUP / QUAD)..]);
             let mut dots = [_mm256_setzero_si256(); LANES];
-            for r in 0..LANES {
+            for (r, dot) in dots.iter_mut().enumerate() {
                 // SAFETY: the blocks are there.
-                dots[r] = unsafe { products::<B>(quants::<B>(blocks.row(r), g), a) };
+                *dot = unsafe { products::<B>(quants::<B>(blocks.row(r), g), a) };
             }
             let [first, second] = sums_of_eight(dots);
             if B::PERIOD == GROUP {
@@ -139,10 +139,10 @@ fn direct<B: Block>(w: Rows, x: &Tile, stream: &mut Stream) -> __m256 {
         }
         while let Some(outlier) = outliers.next_if(|o| o.input < (b + 1) * B::LEN) {
             let mut weights = [0.0; LANES];
-            for r in 0..LANES {
+            for (r, weight) in weights.iter_mut().enumerate() {
                 // SAFETY: the block is there.
                 let block = unsafe { std::slice::from_raw_parts(blocks.row(r), B::BYTES) };
-                weights[r] = number::<B>(block, outlier.input % B::LEN);
+                *weight = number::<B>(block, outlier.input % B::LEN);
             }
             // SAFETY: eight floats, and any alignment will do.
             let weights = unsafe { _mm256_loadu_ps(weights.as_ptr()) };

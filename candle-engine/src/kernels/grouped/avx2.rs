@@ -70,13 +70,13 @@ fn direct<const BITS: u32>(w: &Grouped, rows: Octet, x: &Tile, stream: &mut Stre
             // SAFETY: so many activations, and so many quants of each row, are there; any alignment will do.
             unsafe {
                 let [even, odd] = even_and_odd(quants(input));
-                for r in 0..OCTET {
+                for (r, acc) in acc.iter_mut().enumerate() {
                     let both = _mm256_loadu_si256(bytes(r, input).cast());
                     let nibble = _mm256_set1_epi8(15);
                     let low = _mm256_maddubs_epi16(_mm256_and_si256(both, nibble), even);
                     let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), nibble);
                     let sums = _mm256_add_epi16(low, _mm256_maddubs_epi16(high, odd));
-                    acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(sums, ones));
+                    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(sums, ones));
                 }
             }
             input += 2 * UNIT;
@@ -86,9 +86,9 @@ fn direct<const BITS: u32>(w: &Grouped, rows: Octet, x: &Tile, stream: &mut Stre
             // SAFETY: as above.
             unsafe {
                 let a = _mm256_loadu_si256(quants(input));
-                for r in 0..OCTET {
+                for (r, acc) in acc.iter_mut().enumerate() {
                     let sums = pairs::<BITS>(self::quants::<BITS>(bytes(r, input)), a);
-                    acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(sums, ones));
+                    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(sums, ones));
                 }
             }
             input += UNIT;
@@ -97,9 +97,9 @@ fn direct<const BITS: u32>(w: &Grouped, rows: Octet, x: &Tile, stream: &mut Stre
             // SAFETY: activations go on to a whole unit; and as above.
             unsafe {
                 let a = _mm256_loadu_si256(quants(input));
-                for r in 0..OCTET {
+                for (r, acc) in acc.iter_mut().enumerate() {
                     let sums = pairs::<BITS>(padded::<BITS>(bytes(r, input), end - input), a);
-                    acc[r] = _mm256_add_epi32(acc[r], _mm256_madd_epi16(sums, ones));
+                    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(sums, ones));
                 }
             }
         }
@@ -116,8 +116,8 @@ fn direct<const BITS: u32>(w: &Grouped, rows: Octet, x: &Tile, stream: &mut Stre
         }
         while let Some(outlier) = outliers.next_if(|o| o.input < end) {
             let mut weights = [0.0; OCTET];
-            for r in 0..OCTET {
-                weights[r] = w.weight(rows.first + r * rows.step, outlier.input);
+            for (r, weight) in weights.iter_mut().enumerate() {
+                *weight = w.weight(rows.first + r * rows.step, outlier.input);
             }
             y = _mm256_fmadd_ps(_mm256_set1_ps(outlier.value), from_array(&weights), y);
         }

@@ -280,12 +280,12 @@ pub fn set_quants(panel: &mut Panel, h: usize, unit: usize, quads: [__m256i; UNI
     let lines = &mut panel.lines[unit * quads.len() * of_quad * across..][..quads.len() * of_quad * across];
     let mut at = h / 2;
     for quad in quads {
-        // The first and the third word of each row, then the others.
-        let halves = [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(quad)), _mm256_srai_epi16::<8>(quad)];
-        for i in 0..of_quad {
-            let v = if of_quad == 1 { quad } else { halves[i] };
+        // Of words the first and the third, then the others.
+        let words = [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(quad)), _mm256_srai_epi16::<8>(quad)];
+        let parts = if of_quad == 1 { [quad; 2] } else { words };
+        for v in parts.iter().take(of_quad) {
             // SAFETY: half a line has room for a register; any alignment will do.
-            unsafe { _mm256_storeu_si256(lines[at].0[h % 2].as_mut_ptr().cast(), v) };
+            unsafe { _mm256_storeu_si256(lines[at].0[h % 2].as_mut_ptr().cast(), *v) };
             at += across;
         }
     }
