@@ -176,10 +176,7 @@ impl Pairs {
         match self {
             Self::Widened => false,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => {
-                let vendor = std::arch::x86_64::__cpuid(0);
-                [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
-            }
+            Self::Avx512Bf16 => super::cpu::is_intel(),
         }
     }
 }

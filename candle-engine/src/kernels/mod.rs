@@ -8,6 +8,7 @@ pub mod attention;
 // Quantized formats have fast kernels on x86-64; elsewhere their specification runs, and the rest waits.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_variables, unreachable_code))]
 pub mod blocks;
+mod cpu;
 pub mod embed;
 pub mod fir;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_variables, unreachable_code))]

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use super::cpu::is_zen5;
+
 /// Bytes that memory delivers together.
 pub(super) const LINE: usize = 64;
 
@@ -46,8 +48,8 @@ prefetch! {
     prefetch_far, "prefetcht1", "pldl2keep"
 }
 
-/// Bytes that are read once, about in their order, and asked for well before: into the second-level cache, since the
-/// first holds too little of them. The default is one of nothing.
+/// Bytes that are read once and asked for in their order well before: into the second-level cache, since the first of most
+/// CPUs holds too little of them. The default is one of nothing.
 #[derive(Default)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // as the kernels of quantized formats
 pub(super) struct Stream {
@@ -58,22 +60,25 @@ pub(super) struct Stream {
     due: usize,
     /// How much further ahead that will be.
     lag: usize,
+    /// Whether it comes into the first-level cache.
+    near: bool,
 }
 
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 impl Stream {
-    /// For some bytes, of which nothing has been read.
-    pub fn new(bytes: &[u8]) -> Self {
-        let mut stream = Self::later(bytes);
+    /// For some bytes, of which nothing has been read; so many are rows that take turns, whose ends are reached long
+    /// after their starts: no fewer are asked for ahead.
+    pub fn new(bytes: &[u8], in_turn: usize) -> Self {
+        let mut stream = Self { near: is_zen5(), ..Self::later(bytes) };
         stream.read(FIRST);
-        stream.lag = AHEAD - FIRST;
+        stream.lag = AHEAD.max(in_turn) - FIRST;
         stream
     }
 
     /// For bytes that come after others: of them is asked for what is said to be read of those.
     pub fn later(bytes: &[u8]) -> Self {
         let start = bytes.as_ptr().addr();
-        Self { next: start, end: start + bytes.len(), due: start, lag: 0 }
+        Self { next: start, end: start + bytes.len(), due: start, lag: 0, near: false }
     }
 
     /// So many more are read now.
@@ -85,7 +90,12 @@ impl Stream {
         self.due += bytes + more;
         let due = self.due.min(self.end);
         while self.next < due {
-            prefetch_far(std::ptr::without_provenance(self.next));
+            let line = std::ptr::without_provenance(self.next);
+            if self.near {
+                prefetch(line);
+            } else {
+                prefetch_far(line);
+            }
             self.next += LINE;
         }
     }
@@ -147,9 +157,9 @@ mod tests {
 
     #[test]
     fn a_stream_is_asked_for_so_far_ahead_and_to_its_end() {
-        let bytes = vec![0u8; 3 * AHEAD];
+        let bytes = vec![0u8; 5 * AHEAD];
         let start = bytes.as_ptr().addr();
-        let mut stream = Stream::new(&bytes);
+        let mut stream = Stream::new(&bytes[..3 * AHEAD], LINE);
         assert_eq!(stream.next, start + FIRST);
         stream.read(100);
         assert_eq!(stream.next, start + FIRST + 4 * LINE, "lines are whole, twice as many as are read");
@@ -161,6 +171,11 @@ mod tests {
         assert_eq!(stream.next, start + 2 * AHEAD - FIRST + 2 * LINE);
         stream.read(9 * AHEAD);
         assert_eq!(stream.next, start + 3 * AHEAD);
+        let mut in_turn = Stream::new(&bytes, 2 * AHEAD);
+        in_turn.read(2 * AHEAD - FIRST);
+        assert_eq!(in_turn.next, start + 2 * (2 * AHEAD - FIRST) + FIRST, "of all rows that take turns");
+        in_turn.read(2 * LINE);
+        assert_eq!(in_turn.next, start + 2 * (2 * AHEAD - FIRST) + FIRST + 2 * LINE);
         let mut later = Stream::later(&bytes[..LINE]);
         assert_eq!(later.next, start);
         later.read(1);

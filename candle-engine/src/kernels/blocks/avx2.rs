@@ -35,7 +35,7 @@ pub fn matmul<B: Block>(
     x: &[Tile],
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
-    let mut stream = Stream::new(&w[range.start * row_bytes..range.end * row_bytes]);
+    let mut stream = Stream::new(&w[range.start * row_bytes..range.end * row_bytes], LANES * row_bytes);
     let mut last = Vec::new();
     for from in range.clone().step_by(LANES) {
         let rows = rows(w, row_bytes, from, range.end, &mut last);

@@ -25,7 +25,8 @@ pub fn matmul<const BITS: u32>(
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
     let row_bytes = w.bits.bytes(w.cols);
-    let mut quants = Stream::new(&w.quants[range.start * row_bytes..range.end * row_bytes]);
+    let mut quants =
+        Stream::new(&w.quants[range.start * row_bytes..range.end * row_bytes], OCTET * row_bytes);
     // Of a matrix of fewer rows each alone, eight times over.
     let (step, run) = if w.rows < OCTET { (0, 1) } else { (1, OCTET) };
     for from in range.clone().step_by(run) {

@@ -23,6 +23,9 @@ pub const fn few(bits: u32) -> usize {
 /// Tokens that are multiplied at once at most.
 const FEW: usize = 8;
 
+/// Sums of sixteen rows that wait until those of the last row are there, all tokens' together: 4 KB.
+const KEPT: usize = 16;
+
 thread_local! {
     /// Activations as they meet lines of weights, kept from call to call.
     static LINES: RefCell<Vec<__m512i>> = RefCell::default();
@@ -42,6 +45,7 @@ pub fn matmul<const BITS: u32>(
         x.iter().for_each(|x| lay_out::<BITS>(x, lines));
         let all = lines.chunks_exact(lines.len() / x.len());
         let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole);
+        let mut kept = [[_mm512_setzero_si512(); 4]; KEPT];
         for from in (range.start..whole).step_by(SIXTEEN) {
             scales.read(SIXTEEN * w.scales.len() / w.rows);
             zeros.read(SIXTEEN * w.zeros.unwrap_or_default().len() / w.rows);
@@ -55,13 +59,11 @@ pub fn matmul<const BITS: u32>(
                 let count = match x.len() {
                     8 if BITS == 8 => across::<8>(w, from, x, quants, &mut y),
                     7 if BITS == 8 => across::<7>(w, from, x, quants, &mut y),
-                    1 if BITS == 8 => some::<BITS, 1, 4>(w, from, x, lines, quants, &mut y),
-                    2 if BITS == 8 => some::<BITS, 2, 2>(w, from, x, lines, quants, &mut y),
-                    1 => some::<BITS, 1, 1>(w, from, x, lines, quants, &mut y),
-                    2 => some::<BITS, 2, 1>(w, from, x, lines, quants, &mut y),
-                    3 | 6 => some::<BITS, 3, 1>(w, from, x, lines, quants, &mut y),
-                    5 => some::<BITS, 5, 1>(w, from, x, lines, quants, &mut y),
-                    _ => some::<BITS, 4, 1>(w, from, x, lines, quants, &mut y),
+                    1 => some::<BITS, 1>(w, from, x, lines, quants, &mut kept, &mut y),
+                    2 => some::<BITS, 2>(w, from, x, lines, quants, &mut kept, &mut y),
+                    3 | 6 => some::<BITS, 3>(w, from, x, lines, quants, &mut kept, &mut y),
+                    5 => some::<BITS, 5>(w, from, x, lines, quants, &mut kept, &mut y),
+                    _ => some::<BITS, 4>(w, from, x, lines, quants, &mut kept, &mut y),
                 };
                 for (i, y) in y[..count].iter().enumerate() {
                     out(from, t + i, y);
@@ -79,7 +81,7 @@ pub fn matmul<const BITS: u32>(
 pub(super) fn streams(w: &Grouped, rows: Range<usize>) -> [Stream; 3] {
     [w.quants, w.scales, w.zeros.unwrap_or_default()].map(|bytes| {
         let row = bytes.len() / w.rows;
-        Stream::new(&bytes[rows.start * row..rows.end * row])
+        Stream::new(&bytes[rows.start * row..rows.end * row], SIXTEEN * row)
     })
 }
 
@@ -100,16 +102,17 @@ fn lay_out<const BITS: u32>(x: &Tile, lines: &mut Vec<__m512i>) {
     }
 }
 
-/// Sixteen rows from `from` on by the first `T` tokens, four times `FOURS` of them at a time; returns `T`. The more, the
-/// more nearly memory is read in its order.
+/// Sixteen rows from `from` on by the first `T` tokens; returns `T`. Four rows take turns, so that memory is read nearly in
+/// its order.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn some<'a, const BITS: u32, const T: usize, const FOURS: usize>(
+fn some<'a, const BITS: u32, const T: usize>(
     w: &Grouped,
     from: usize,
     x: &[Tile],
     mut lines: impl Iterator<Item = &'a [__m512i]>,
     quants: &mut Stream,
+    kept: &mut [[__m512i; 4]; KEPT],
     out: &mut [[f32; SIXTEEN]; FEW],
 ) -> usize {
     let mut of_token: [&[__m512i]; T] = [&[]; T];
@@ -118,33 +121,32 @@ fn some<'a, const BITS: u32, const T: usize, const FOURS: usize>(
     }
     let (line, bytes) = (8 / BITS as usize, w.bits.bytes(w.cols));
     let period = w.bits.bytes(w.period());
-    // Lines of one sum: those of a period, if they are whole ones.
-    let together = if period.is_multiple_of(WIDE) { period / WIDE } else { 1 };
+    // Bytes of one sum: a period's, if they are whole lines.
+    let step = if period.is_multiple_of(WIDE) { period } else { WIDE };
     let quarters = if period.is_multiple_of(WIDE) { 4 } else { 4 * period / WIDE };
     let mut results = Results::<T>::new(w, from, &x[..T]);
     let all = &w.quants[from * bytes..(from + SIXTEEN) * bytes];
-    for at in (0..bytes).step_by(together * WIDE) {
-        let end = bytes.min(at + together * WIDE);
-        let mut parts = [[_mm512_setzero_si512(); T]; 4];
-        for (j, parts) in parts.chunks_exact_mut(FOURS).enumerate() {
-            let rows = &all[4 * FOURS * j * bytes..][..4 * FOURS * bytes];
-            let mut sums = [[[_mm512_setzero_si512(); 4]; T]; FOURS];
-            let mut i = at;
-            while i < end {
-                let here = WIDE.min(end - i);
-                let mut a = [[_mm512_setzero_si512(); 2]; T];
-                for t in 0..T {
-                    let two = &of_token[t][i / WIDE * line..][..line];
-                    a[t] = [two[0], two[line - 1]];
-                }
-                for f in 0..FOURS {
+    for first in (0..bytes).step_by(KEPT / T * step) {
+        let starts = (first..bytes.min(first + KEPT / T * step)).step_by(step);
+        for (j, rows) in all.chunks_exact(4 * bytes).enumerate() {
+            for (at, kept) in starts.clone().zip(kept.chunks_exact_mut(T)) {
+                let end = bytes.min(at + step);
+                let mut sums = [[_mm512_setzero_si512(); 4]; T];
+                let mut i = at;
+                while i < end {
+                    let here = WIDE.min(end - i);
+                    let mut a = [[_mm512_setzero_si512(); 2]; T];
+                    for t in 0..T {
+                        let two = &of_token[t][i / WIDE * line..][..line];
+                        a[t] = [two[0], two[line - 1]];
+                    }
                     quants.read(4 * here);
                     for r in 0..4 {
                         let weights = if here == WIDE {
-                            // SAFETY: `i + WIDE <= bytes`, and `rows` are so many times that; without a check of each row.
-                            unsafe { _mm512_loadu_si512(rows.as_ptr().add((4 * f + r) * bytes + i).cast()) }
+                            // SAFETY: `i + WIDE <= bytes`, and `rows` are four times that; without a check of each.
+                            unsafe { _mm512_loadu_si512(rows.as_ptr().add(r * bytes + i).cast()) }
                         } else {
-                            load_line(&rows[(4 * f + r) * bytes + i..][..here])
+                            load_line(&rows[r * bytes + i..][..here])
                         };
                         // Unsigned: 128 is added. Past the end of a row activations are zero.
                         let low = match BITS {
@@ -152,30 +154,30 @@ fn some<'a, const BITS: u32, const T: usize, const FOURS: usize>(
                             _ => _mm512_and_si512(weights, _mm512_set1_epi8(15)),
                         };
                         for t in 0..T {
-                            sums[f][t][r] = _mm512_dpbusd_epi32(sums[f][t][r], low, a[t][0]);
+                            sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], low, a[t][0]);
                         }
                         if BITS == 4 {
                             let high =
                                 _mm512_and_si512(_mm512_srli_epi16::<4>(weights), _mm512_set1_epi8(15));
                             for t in 0..T {
-                                sums[f][t][r] = _mm512_dpbusd_epi32(sums[f][t][r], high, a[t][1]);
+                                sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], high, a[t][1]);
                             }
                         }
                     }
+                    i += here;
                 }
-                i += here;
-            }
-            for (parts, sums) in parts.iter_mut().zip(sums) {
                 for t in 0..T {
-                    parts[t] = quarter_sums(sums[t]);
+                    kept[t][j] = quarter_sums(sums[t]);
                 }
             }
         }
-        let mut sums = [[_mm512_setzero_si512(); 4]; T];
-        for t in 0..T {
-            sums[t] = transpose_quarters([parts[0][t], parts[1][t], parts[2][t], parts[3][t]]);
+        for (_, kept) in starts.zip(kept.chunks_exact(T)) {
+            let mut sums = [[_mm512_setzero_si512(); 4]; T];
+            for t in 0..T {
+                sums[t] = transpose_quarters(kept[t]);
+            }
+            results.add(sums, quarters);
         }
-        results.add(sums, quarters);
     }
     for (out, y) in out.iter_mut().zip(results.y) {
         *out = to_array(y);

@@ -18,7 +18,7 @@ pub fn matmul<B: Block>(
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
     let whole = range.start + range.len() / SIXTEEN * SIXTEEN;
-    let mut stream = Stream::new(&w[range.start * row_bytes..whole * row_bytes]);
+    let mut stream = Stream::new(&w[range.start * row_bytes..whole * row_bytes], SIXTEEN * row_bytes);
     for from in (range.start..whole).step_by(SIXTEEN) {
         let rows = Rows::new::<SIXTEEN>(w, row_bytes, from);
         for (t, x) in x.iter().enumerate() {

@@ -104,7 +104,7 @@ pub fn few(w: Rows<[u8; 2]>, x: &[u32], width: usize, tokens: usize, sums: &mut 
         (Shape { rows: BLOCK, row_bytes: 4 * width }, Shape { rows: LANES, row_bytes: 4 * width });
     // SAFETY: the level exists only after it was detected, and tasks do not nest.
     let _tiles = unsafe { Tiles::new([to, Shape::WHOLE, of_x, of_x, of_x, of_x, of_x, of_x]) };
-    let mut stream = Stream::new(w.data.as_flattened());
+    let mut stream = Stream::new(w.data.as_flattened(), LANES * 2 * w.stride);
     for first in (0..w.count).step_by(LANES) {
         let left = (w.count - first).min(LANES);
         let mut y = [[0f32; LANES]; LANES];

@@ -116,7 +116,7 @@ pub fn few(w: Rows<[u8; 2]>, x: &[u32], tokens: usize, sums: &mut [f32]) {
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 fn rows<const T: usize>(w: Rows<[u8; 2]>, x: &[u32], tokens: usize, sums: &mut [f32]) {
     assert_eq!(x.len(), w.len.div_ceil(2).next_multiple_of(BLOCK) * T, "pairs");
-    let mut stream = Stream::new(w.data.as_flattened());
+    let mut stream = Stream::new(w.data.as_flattened(), LANES * 2 * w.stride);
     for first in (0..w.count).step_by(LANES) {
         let left = (w.count - first).min(LANES);
         let sixteen = Sixteen::new(w, first);
