@@ -8,8 +8,8 @@ pub fn is_intel() -> bool {
     vendor() == *b"GenuineIntel"
 }
 
-/// Whether this is a Zen 5, AMD's family 26. From memory its cores read fastest where lines are asked for into the first-level
-/// cache, which holds 48 KB, and where loads are of 256 bits.
+/// Whether this is a Zen 5, AMD's family 26. From memory its cores read fastest where lines are asked for into the
+/// first-level cache, which holds 48 KB, and where loads are of 256 bits.
 pub fn is_zen5() -> bool {
     /// Asking a CPU takes a microsecond or more, on a virtual machine.
     static IS_ZEN5: OnceLock<bool> = OnceLock::new();

@@ -22,8 +22,6 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use self::formats::{has_sub_scales, Block, Q2K, Q3K, Q4K, Q4_0, Q4_1, Q5K, Q5_0, Q5_1, Q6K, Q8_0};
-#[cfg(target_arch = "x86_64")]
-use super::cpu::is_zen5;
 use super::isa::Dot;
 use super::panel::{self, Few, Panel, Quantization, Source, Tile};
 use super::{Act, Isa};
@@ -157,12 +155,7 @@ impl<B: Block> Source for Matrix<'_, B> {
             Dot::Avx2 | Dot::AvxVnni => unsafe { avx2::matmul::<B>(w, row_bytes, range, x, out) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Dot::Avx512Vnni => unsafe {
-                if B::BITS == 8 && x.len() == 1 && is_zen5() {
-                    return avx2::matmul::<B>(w, row_bytes, range, x, out);
-                }
-                vnni::matmul::<B>(w, row_bytes, range, x, out);
-            },
+            Dot::Avx512Vnni => unsafe { vnni::matmul::<B>(w, row_bytes, range, x, out) },
         }
     }
 

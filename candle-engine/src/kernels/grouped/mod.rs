@@ -28,8 +28,6 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-#[cfg(target_arch = "x86_64")]
-use super::cpu::is_zen5;
 use super::isa::{Dot, Registers};
 use super::lanes;
 use super::matmul::DenseFormat;
@@ -297,7 +295,6 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
             Dot::Avx512Vnni => unsafe {
                 match x {
                     [x] if x.len > 1 => tiles::matmul(&self.0, range, x, out),
-                    [_] if BITS == 8 && is_zen5() => avx2::matmul::<BITS>(&self.0, range, x, out),
                     _ => few::matmul::<BITS>(&self.0, range, x, out),
                 }
             },

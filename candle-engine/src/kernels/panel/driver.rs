@@ -129,6 +129,7 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
     let without = |less: i8| Quantization { offset: q.offset - i32::from(less), ..q };
     TOKENS.with_borrow_mut(|tokens| {
         let count = m * q.parts();
+        let isa = if S::BITS == 8 && count == 1 { isa.for_one_of_bytes() } else { isa };
         // The specification has no panels.
         let few = if isa.dot() == Dot::Scalar { Some(Few::Alone) } else { w.few(isa, count) };
         if let Some(few) = few {
