@@ -69,9 +69,10 @@ impl Stream {
     /// For some bytes, of which nothing has been read; so many are rows that take turns, whose ends are reached long
     /// after their starts: no fewer are asked for ahead.
     pub fn new(bytes: &[u8], in_turn: usize) -> Self {
-        let mut stream = Self { near: is_zen5(), ..Self::later(bytes) };
+        let near = is_zen5();
+        let mut stream = Self { near, ..Self::later(bytes) };
         stream.read(FIRST);
-        stream.lag = AHEAD.max(in_turn) - FIRST;
+        stream.lag = if near { 2 * NEAR } else { AHEAD }.max(in_turn) - FIRST;
         stream
     }
 
@@ -97,6 +98,60 @@ impl Stream {
                 prefetch_far(line);
             }
             self.next += LINE;
+        }
+    }
+
+    /// As [`Self::read`] of so many lines, with fewer instructions.
+    #[inline(always)]
+    pub fn read_lines<const N: usize>(&mut self) {
+        if self.lag > 0 || self.due + N * LINE > self.end {
+            return self.read(N * LINE);
+        }
+        self.due += N * LINE;
+        for i in 0..N {
+            let line = std::ptr::without_provenance(self.next + i * LINE);
+            if self.near {
+                prefetch(line);
+            } else {
+                prefetch_far(line);
+            }
+        }
+        self.next += N * LINE;
+    }
+}
+
+/// Bytes from what is read in memory's order to what is asked for, into the first-level cache.
+const NEAR: usize = 8 << 10;
+
+/// What is asked for while a thread reads rows, or pieces of rows, one after another.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // as the kernels of quantized formats
+pub(super) struct Ahead {
+    /// Bytes from what is read to what is asked for, which is the same of another row.
+    bytes: usize,
+    /// Whether it comes into the first-level cache.
+    near: bool,
+}
+
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+impl Ahead {
+    /// For pieces of so many bytes, of rows of so many.
+    pub fn new(piece: usize, row: usize) -> Self {
+        let near = is_zen5();
+        let bytes = if near { NEAR } else { AHEAD };
+        Self { bytes: bytes.div_ceil(piece) * row, near }
+    }
+
+    /// So many lines from `at` on are read now.
+    #[inline(always)]
+    pub fn read(self, at: *const u8, lines: usize) {
+        for i in 0..lines {
+            let line = at.wrapping_add(self.bytes + i * LINE);
+            if self.near {
+                prefetch(line);
+            } else {
+                prefetch_far(line);
+            }
         }
     }
 }
@@ -160,19 +215,23 @@ mod tests {
         let bytes = vec![0u8; 5 * AHEAD];
         let start = bytes.as_ptr().addr();
         let mut stream = Stream::new(&bytes[..3 * AHEAD], LINE);
+        let ahead = stream.lag + FIRST;
         assert_eq!(stream.next, start + FIRST);
         stream.read(100);
         assert_eq!(stream.next, start + FIRST + 4 * LINE, "lines are whole, twice as many as are read");
         stream.read(28);
         assert_eq!(stream.next, start + FIRST + 4 * LINE, "and asked for once");
-        stream.read(AHEAD - FIRST - 128);
-        assert_eq!(stream.next, start + 2 * AHEAD - FIRST, "then as many");
+        stream.read(ahead - FIRST - 128);
+        assert_eq!(stream.next, start + 2 * ahead - FIRST, "then as many");
         stream.read(2 * LINE);
-        assert_eq!(stream.next, start + 2 * AHEAD - FIRST + 2 * LINE);
+        assert_eq!(stream.next, start + 2 * ahead - FIRST + 2 * LINE);
+        stream.read_lines::<3>();
+        assert_eq!(stream.next, start + 2 * ahead - FIRST + 5 * LINE);
         stream.read(9 * AHEAD);
+        stream.read_lines::<3>();
         assert_eq!(stream.next, start + 3 * AHEAD);
         let mut in_turn = Stream::new(&bytes, 2 * AHEAD);
-        in_turn.read(2 * AHEAD - FIRST);
+        in_turn.read_lines::<{ (2 * AHEAD - FIRST) / LINE }>();
         assert_eq!(in_turn.next, start + 2 * (2 * AHEAD - FIRST) + FIRST, "of all rows that take turns");
         in_turn.read(2 * LINE);
         assert_eq!(in_turn.next, start + 2 * (2 * AHEAD - FIRST) + FIRST + 2 * LINE);
@@ -181,6 +240,16 @@ mod tests {
         later.read(1);
         assert_eq!(later.next, start + LINE);
         Stream::default().read(AHEAD);
+    }
+
+    #[test]
+    fn another_row_is_as_far_ahead_as_lines_are() {
+        let whole = Ahead::new(1024, 1024);
+        let pieces = Ahead::new(1024, 7000);
+        assert!(whole.bytes >= NEAR && whole.bytes % 1024 == 0);
+        assert_eq!(pieces.bytes, whole.bytes / 1024 * 7000, "as many rows");
+        assert_eq!(Ahead::new(3 * AHEAD, 3 * AHEAD).bytes, 3 * AHEAD, "the next one");
+        whole.read(std::ptr::null(), 3);
     }
 
     #[test]

@@ -137,6 +137,14 @@ impl<B: Block> Source for Matrix<'_, B> {
         }
     }
 
+    fn level(isa: Isa, tokens: usize) -> Isa {
+        if B::BITS == 8 && tokens == 1 {
+            isa.for_one_of_bytes()
+        } else {
+            isa
+        }
+    }
+
     fn few(&self, isa: Isa, tokens: usize) -> Option<Few> {
         #[cfg(target_arch = "x86_64")]
         if isa.dot() == Dot::Avx2 {

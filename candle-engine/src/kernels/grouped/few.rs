@@ -4,10 +4,13 @@ use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::vnni::{load_line, load_quads, sixteen_scales, SCALES, WIDE};
+use super::one;
+use super::results::Results;
+use super::vnni::{load_line, load_quads, WIDE};
 use super::{avx2, Grouped};
 use crate::kernels::panel::{
-    join, quarter_sums, to_array, transpose_quarters, transpose_sixteen, Tile, QUAD, SIXTEEN,
+    join, quarter_sums, sums_of_quarters, to_array, transpose_quarters, transpose_sixteen, Tile, QUAD,
+    SIXTEEN,
 };
 use crate::kernels::prefetch::Stream;
 
@@ -39,16 +42,29 @@ pub fn matmul<const BITS: u32>(
     x: &[Tile],
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
-    let whole = range.start + range.len() / SIXTEEN * SIXTEEN;
+    let whole = match Sums::of(w) {
+        Some(_) => range.start + range.len() / SIXTEEN * SIXTEEN,
+        None => range.start,
+    };
+    let of_sixteen = |bytes: &[u8]| SIXTEEN * (bytes.len() / w.rows);
+    let (of_scales, of_zeros) = (of_sixteen(w.scales), of_sixteen(w.zeros.unwrap_or_default()));
     LINES.with_borrow_mut(|lines| {
         lines.clear();
         x.iter().for_each(|x| lay_out::<BITS>(x, lines));
         let all = lines.chunks_exact(lines.len() / x.len());
-        let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole);
+        let in_turn = if x.len() > 6 && BITS == 8 { SIXTEEN } else { 4 };
+        let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole, in_turn);
         let mut kept = [[_mm512_setzero_si512(); 4]; KEPT];
+        let mut kept_of_one: one::Kept = [[_mm512_setzero_si512(); SIXTEEN]; one::KEPT];
         for from in (range.start..whole).step_by(SIXTEEN) {
-            scales.read(SIXTEEN * w.scales.len() / w.rows);
-            zeros.read(SIXTEEN * w.zeros.unwrap_or_default().len() / w.rows);
+            scales.read(of_scales);
+            zeros.read(of_zeros);
+            if let [x] = x {
+                let lines = all.clone().next().expect("a token's");
+                let y = one::one::<BITS>(w, from, x, lines, &mut kept_of_one);
+                out(from, 0, &to_array(y));
+                continue;
+            }
             // What the first tokens brought into a cache the others find there.
             let mut t = 0;
             while t < x.len() {
@@ -59,7 +75,6 @@ pub fn matmul<const BITS: u32>(
                 let count = match x.len() {
                     8 if BITS == 8 => across::<8>(w, from, x, quants, &mut y),
                     7 if BITS == 8 => across::<7>(w, from, x, quants, &mut y),
-                    1 => some::<BITS, 1>(w, from, x, lines, quants, &mut kept, &mut y),
                     2 => some::<BITS, 2>(w, from, x, lines, quants, &mut kept, &mut y),
                     3 | 6 => some::<BITS, 3>(w, from, x, lines, quants, &mut kept, &mut y),
                     5 => some::<BITS, 5>(w, from, x, lines, quants, &mut kept, &mut y),
@@ -77,11 +92,11 @@ pub fn matmul<const BITS: u32>(
     }
 }
 
-/// What is read of some rows: quants, scales, zero points.
-pub(super) fn streams(w: &Grouped, rows: Range<usize>) -> [Stream; 3] {
+/// What is read of some rows, of which so many take turns: quants, scales, zero points.
+pub(super) fn streams(w: &Grouped, rows: Range<usize>, in_turn: usize) -> [Stream; 3] {
     [w.quants, w.scales, w.zeros.unwrap_or_default()].map(|bytes| {
         let row = bytes.len() / w.rows;
-        Stream::new(&bytes[rows.start * row..rows.end * row], SIXTEEN * row)
+        Stream::new(&bytes[rows.start * row..rows.end * row], in_turn * row)
     })
 }
 
@@ -102,6 +117,26 @@ fn lay_out<const BITS: u32>(x: &Tile, lines: &mut Vec<__m512i>) {
     }
 }
 
+/// How a row is cut into sums that are kept.
+pub(super) struct Sums {
+    /// Bytes of one: a period's, or a line of periods.
+    pub bytes: usize,
+    /// Quarters of one that are a period.
+    pub quarters: usize,
+}
+
+impl Sums {
+    /// None if periods end within the quarter of a line, or with another than they began.
+    pub fn of(w: &Grouped) -> Option<Self> {
+        match w.bits.bytes(w.period()) {
+            bytes if bytes.is_multiple_of(WIDE) => Some(Self { bytes, quarters: 4 }),
+            32 => Some(Self { bytes: WIDE, quarters: 2 }),
+            16 => Some(Self { bytes: WIDE, quarters: 1 }),
+            _ => None,
+        }
+    }
+}
+
 /// Sixteen rows from `from` on by the first `T` tokens; returns `T`. Four rows take turns, so that memory is read nearly in
 /// its order.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -115,74 +150,104 @@ fn some<'a, const BITS: u32, const T: usize>(
     kept: &mut [[__m512i; 4]; KEPT],
     out: &mut [[f32; SIXTEEN]; FEW],
 ) -> usize {
+    let bytes = w.bits.bytes(w.cols);
     let mut of_token: [&[__m512i]; T] = [&[]; T];
     for lines_of in &mut of_token {
         *lines_of = lines.next().expect("lines of each token");
+        assert!(lines_of.len() >= bytes.div_ceil(WIDE) * 8 / BITS as usize, "lines of a row");
     }
-    let (line, bytes) = (8 / BITS as usize, w.bits.bytes(w.cols));
-    let period = w.bits.bytes(w.period());
-    // Bytes of one sum: a period's, if they are whole lines.
-    let step = if period.is_multiple_of(WIDE) { period } else { WIDE };
-    let quarters = if period.is_multiple_of(WIDE) { 4 } else { 4 * period / WIDE };
+    let sums = Sums::of(w).expect("rows that can be cut");
     let mut results = Results::<T>::new(w, from, &x[..T]);
     let all = &w.quants[from * bytes..(from + SIXTEEN) * bytes];
-    for first in (0..bytes).step_by(KEPT / T * step) {
-        let starts = (first..bytes.min(first + KEPT / T * step)).step_by(step);
+    // In registers.
+    let mut ahead = std::mem::take(quants);
+    for first in (0..bytes).step_by(KEPT / T * sums.bytes) {
+        let here = (bytes - first).min(KEPT / T * sums.bytes);
         for (j, rows) in all.chunks_exact(4 * bytes).enumerate() {
-            for (at, kept) in starts.clone().zip(kept.chunks_exact_mut(T)) {
-                let end = bytes.min(at + step);
-                let mut sums = [[_mm512_setzero_si512(); 4]; T];
-                let mut i = at;
-                while i < end {
-                    let here = WIDE.min(end - i);
-                    let mut a = [[_mm512_setzero_si512(); 2]; T];
-                    for t in 0..T {
-                        let two = &of_token[t][i / WIDE * line..][..line];
-                        a[t] = [two[0], two[line - 1]];
+            // SAFETY: each of the four rows has `here` bytes from `first` on, and lines of all of a row were asserted.
+            unsafe {
+                let rows = rows.as_ptr().add(first);
+                let mut kept = kept.as_mut_ptr();
+                let (mut at, mut line) = (0, first / WIDE);
+                while at < here {
+                    let end = here.min(at + sums.bytes);
+                    let mut of_rows = [[_mm512_setzero_si512(); 4]; T];
+                    while at + WIDE <= end {
+                        ahead.read_lines::<4>();
+                        let all = u64::MAX;
+                        add_line::<BITS, T>(rows.add(at), bytes, all, &of_token, line, &mut of_rows);
+                        (at, line) = (at + WIDE, line + 1);
                     }
-                    quants.read(4 * here);
-                    for r in 0..4 {
-                        let weights = if here == WIDE {
-                            // SAFETY: `i + WIDE <= bytes`, and `rows` are four times that; without a check of each.
-                            unsafe { _mm512_loadu_si512(rows.as_ptr().add(r * bytes + i).cast()) }
-                        } else {
-                            load_line(&rows[r * bytes + i..][..here])
-                        };
-                        // Unsigned: 128 is added. Past the end of a row activations are zero.
-                        let low = match BITS {
-                            8 => _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)),
-                            _ => _mm512_and_si512(weights, _mm512_set1_epi8(15)),
-                        };
-                        for t in 0..T {
-                            sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], low, a[t][0]);
-                        }
-                        if BITS == 4 {
-                            let high =
-                                _mm512_and_si512(_mm512_srli_epi16::<4>(weights), _mm512_set1_epi8(15));
-                            for t in 0..T {
-                                sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], high, a[t][1]);
-                            }
-                        }
+                    if at < end {
+                        ahead.read(4 * (end - at));
+                        let rest = (1 << (end - at)) - 1;
+                        add_line::<BITS, T>(rows.add(at), bytes, rest, &of_token, line, &mut of_rows);
+                        at = end;
                     }
-                    i += here;
-                }
-                for t in 0..T {
-                    kept[t][j] = quarter_sums(sums[t]);
+                    for of_rows in of_rows {
+                        (*kept)[j] = quarter_sums(of_rows);
+                        kept = kept.add(1);
+                    }
                 }
             }
         }
-        for (_, kept) in starts.zip(kept.chunks_exact(T)) {
-            let mut sums = [[_mm512_setzero_si512(); 4]; T];
-            for t in 0..T {
-                sums[t] = transpose_quarters(kept[t]);
-            }
-            results.add(sums, quarters);
+        let kept = &kept[..T * here.div_ceil(sums.bytes)];
+        match sums.quarters {
+            1 => add::<1, T>(&mut results, kept),
+            2 => add::<2, T>(&mut results, kept),
+            _ => add::<4, T>(&mut results, kept),
         }
     }
+    *quants = ahead;
     for (out, y) in out.iter_mut().zip(results.y) {
         *out = to_array(y);
     }
     T
+}
+
+/// Adds the products of line `line` of four rows, and of each token, to `sums`.
+///
+/// # Safety
+///
+/// From `rows` on, and from each of three more `stride` bytes apart, the bytes of `mask` can be read; `x` has so many
+/// lines of weights.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+unsafe fn add_line<const BITS: u32, const T: usize>(
+    rows: *const u8,
+    stride: usize,
+    mask: u64,
+    x: &[&[__m512i]; T],
+    line: usize,
+    sums: &mut [[__m512i; 4]; T],
+) {
+    let parts = 8 / BITS as usize;
+    let mut a = [[_mm512_setzero_si512(); 2]; T];
+    for t in 0..T {
+        // SAFETY: the caller's promise.
+        let first = unsafe { x[t].as_ptr().add(line * parts) };
+        // SAFETY: as above.
+        a[t] = unsafe { [*first, *first.add(parts - 1)] };
+    }
+    #[allow(clippy::needless_range_loop)] // of all tokens' sums one
+    for r in 0..4 {
+        // SAFETY: the caller's promise; any alignment will do. Past the end of a row activations are zero.
+        let weights = unsafe { _mm512_maskz_loadu_epi8(mask, rows.add(r * stride).cast()) };
+        // Unsigned: 128 is added.
+        let low = match BITS {
+            8 => _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)),
+            _ => _mm512_and_si512(weights, _mm512_set1_epi8(15)),
+        };
+        for t in 0..T {
+            sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], low, a[t][0]);
+        }
+        if BITS == 4 {
+            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(weights), _mm512_set1_epi8(15));
+            for t in 0..T {
+                sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], high, a[t][1]);
+            }
+        }
+    }
 }
 
 /// As [`some`], for more tokens: sixteen rows' weights are transposed in registers, and no sums are.
@@ -240,7 +305,7 @@ fn across<const T: usize>(
                 }
             }
         }
-        results.add_period(dots);
+        results.add_periods(&dots);
     }
     for (out, y) in out.iter_mut().zip(results.y) {
         *out = to_array(y);
@@ -248,119 +313,25 @@ fn across<const T: usize>(
     T
 }
 
-/// Results of sixteen rows and each token, as the sums come in.
-struct Results<'a, const T: usize> {
-    w: &'a Grouped<'a>,
-    from: usize,
-    x: &'a [Tile],
-    y: [__m512; T],
-    /// The period that comes next.
-    period: usize,
-    /// Its sums so far, and of how many quarters of a line.
-    dots: ([__m512i; T], usize),
-    group: usize,
-    /// Where the next group begins.
-    next_group: usize,
-    scales: [__m512; SCALES],
-    mins: [__m512; SCALES],
-    /// The outlier that comes next.
-    outliers: [usize; T],
-}
-
-impl<'a, const T: usize> Results<'a, T> {
-    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    #[inline]
-    fn new(w: &'a Grouped<'a>, from: usize, x: &'a [Tile]) -> Self {
-        let zeros = [_mm512_setzero_ps(); SCALES];
-        Self {
-            w,
-            from,
-            x,
-            y: [_mm512_setzero_ps(); T],
-            period: 0,
-            dots: ([_mm512_setzero_si512(); T], 0),
-            group: 0,
-            next_group: 0,
-            scales: zeros,
-            mins: zeros,
-            outliers: [0; T],
-        }
-    }
-
-    /// Adds the four quarters of a sum, of which so many are a period; what comes after the last is left out.
-    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    #[inline]
-    fn add(&mut self, sums: [[__m512i; 4]; T], quarters: usize) {
-        let two = |sums: [[__m512i; 4]; T], first: usize| {
-            let mut dots = [_mm512_setzero_si512(); T];
-            for (dot, sums) in dots.iter_mut().zip(sums) {
-                *dot = _mm512_add_epi32(sums[first], sums[first + 1]);
+/// Adds some sums that were kept, of which so many quarters are a period.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn add<const QUARTERS: usize, const T: usize>(results: &mut Results<T>, kept: &[[__m512i; 4]]) {
+    let mut dots = [_mm512_setzero_si512(); 4 * KEPT];
+    let dots = &mut dots[..4 / QUARTERS * kept.len()];
+    for (dots, kept) in dots.chunks_exact_mut(4 / QUARTERS * T).zip(kept.chunks_exact(T)) {
+        for (t, kept) in kept.iter().enumerate() {
+            if QUARTERS == 4 {
+                dots[t] = sums_of_quarters(*kept);
+                continue;
             }
-            dots
-        };
-        if quarters == 4 || quarters == 2 {
-            let (mut first, second) = (two(sums, 0), two(sums, 2));
-            if quarters == 2 {
-                self.add_period(first);
-                return self.add_period(second);
-            }
-            for (first, second) in first.iter_mut().zip(second) {
-                *first = _mm512_add_epi32(*first, second);
-            }
-            return self.add_period(first);
-        }
-        for q in 0..4 {
-            for (dot, sums) in self.dots.0.iter_mut().zip(&sums) {
-                *dot = _mm512_add_epi32(*dot, sums[q]);
-            }
-            self.dots.1 += 1;
-            if self.dots.1 == quarters {
-                self.add_period(self.dots.0);
-                self.dots = ([_mm512_setzero_si512(); T], 0);
+            let [a, b, c, d] = transpose_quarters(*kept);
+            if QUARTERS == 2 {
+                dots[t] = _mm512_add_epi32(a, b);
+                dots[T + t] = _mm512_add_epi32(c, d);
+            } else {
+                [dots[t], dots[T + t], dots[2 * T + t], dots[3 * T + t]] = [a, b, c, d];
             }
         }
     }
-
-    /// Adds a period, by the same operations in the same order as the specification.
-    #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    #[inline]
-    fn add_period(&mut self, dots: [__m512i; T]) {
-        let (w, i) = (self.w, self.period);
-        let first = i * w.period();
-        if first >= w.cols {
-            return;
-        }
-        if first == self.next_group {
-            self.group = first / w.group;
-            self.next_group += w.group;
-            if self.group.is_multiple_of(SCALES) {
-                sixteen_scales(w, self.from, self.group, &mut self.scales, &mut self.mins);
-            }
-        }
-        let group = self.group % SCALES;
-        for (t, (dot, x)) in dots.into_iter().zip(self.x).enumerate() {
-            let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_set1_epi32(x.starts[i]), dot));
-            let scale = _mm512_mul_ps(self.scales[group], _mm512_set1_ps(x.scales[i]));
-            let mut y = _mm512_fmadd_ps(sum, scale, self.y[t]);
-            if w.zeros.is_some() {
-                y = _mm512_fmadd_ps(_mm512_set1_ps(x.sums[i]), self.mins[group], y);
-            }
-            while let Some(outlier) = x.outliers.get(self.outliers[t]) {
-                if outlier.input >= first + w.period() {
-                    break;
-                }
-                let mut quants = [0; SIXTEEN];
-                for (r, quant) in quants.iter_mut().enumerate() {
-                    *quant = w.quant(self.from + r, outlier.input) - w.offset();
-                }
-                // SAFETY: sixteen integers.
-                let quants = _mm512_cvtepi32_ps(unsafe { _mm512_loadu_si512(quants.as_ptr().cast()) });
-                let weights = _mm512_fmadd_ps(self.scales[group], quants, self.mins[group]);
-                y = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), weights, y);
-                self.outliers[t] += 1;
-            }
-            self.y[t] = y;
-        }
-        self.period += 1;
-    }
+    results.add_periods(dots);
 }

@@ -16,6 +16,10 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod few;
+#[cfg(target_arch = "x86_64")]
+mod one;
+#[cfg(target_arch = "x86_64")]
+mod results;
 mod scalar;
 #[cfg(test)]
 mod tests;

@@ -34,7 +34,7 @@ pub unsafe fn matmul(w: &Grouped, range: Range<usize>, x: &Tile, mut out: impl F
     let _tiles = unsafe {
         Tiles::new([by_token, amx::Shape::WHOLE, by_token, by_token, by_token, by_token, by_token, by_token])
     };
-    let [mut quants, mut scales, _] = streams(w, range.clone());
+    let [mut quants, mut scales, _] = streams(w, range.clone(), SIXTEEN);
     let mut sums = Sums([[0; SIXTEEN]; SIXTEEN]);
     let here = u16::MAX >> (TOKENS - x.len);
     for from in range.clone().step_by(SIXTEEN) {

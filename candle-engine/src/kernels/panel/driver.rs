@@ -30,6 +30,11 @@ pub trait Source: Sync {
     /// What it wants of the activations.
     fn quantization(&self) -> Quantization;
 
+    /// The level at which so many tokens are multiplied.
+    fn level(isa: Isa, _tokens: usize) -> Isa {
+        isa
+    }
+
     /// Unpacks rows from `from` on until the panel is full, `less` taken from each quant; past the last row anything.
     fn pack(&self, isa: Isa, from: usize, less: i8, panel: &mut Panel);
 
@@ -129,7 +134,7 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
     let without = |less: i8| Quantization { offset: q.offset - i32::from(less), ..q };
     TOKENS.with_borrow_mut(|tokens| {
         let count = m * q.parts();
-        let isa = if S::BITS == 8 && count == 1 { isa.for_one_of_bytes() } else { isa };
+        let isa = S::level(isa, count);
         // The specification has no panels.
         let few = if isa.dot() == Dot::Scalar { Some(Few::Alone) } else { w.few(isa, count) };
         if let Some(few) = few {

@@ -1,20 +1,31 @@
-//! One token and blocks with sub-scales: row by row as they lie, since integers can be added up from anywhere in a block.
+//! One token and blocks with sub-scales: row after row, as memory has them, since integers can be added up from anywhere in
+//! a block.
 //!
 //! A register has 64 of a row's quants: 32 of one group and 32 of another, whose bits lie in the same bytes.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-use super::unpack::{half, load16};
+use super::unpack::{load16, scales};
 use super::{number, Block, Rows, GROUP};
-use crate::kernels::panel::{from_array, join, quarter_sums, sums_of_quarters, Tile, QUAD, SIXTEEN};
-use crate::kernels::prefetch::Stream;
+use crate::kernels::panel::{
+    from_array, join, quarter_sums, sixteen_words, sums_of_quarters, transpose_quarters, Tile, QUAD, SIXTEEN,
+};
+use crate::kernels::prefetch::{Ahead, LINE};
 use crate::weights::Format;
 
 /// Registers that the quants of a block are.
 const PARTS: usize = 4;
 
-/// Rows that are multiplied together.
+/// Blocks of a row whose sums are kept together.
 const FOUR: usize = 4;
+
+/// Fours of blocks whose sums wait until those of the last row are there: 16 KB with those of mins.
+pub(super) const KEPT: usize = 8;
+
+/// Of sixteen rows the sums of fours of blocks: of products a lane for each block, with parts in all quarters; of mins a
+/// quarter for each block, with parts in all lanes.
+pub(super) type Kept = [[[__m512i; SIXTEEN]; 2]; KEPT];
 
 /// The two groups of a part.
 const fn groups<B: Block>(part: usize) -> [usize; 2] {
@@ -61,87 +72,132 @@ impl<B: Block> Tables<B> {
         [rotations::<B>(0), rotations::<B>(1), rotations::<B>(2), rotations::<B>(3)];
 }
 
-/// Sixteen rows by one token; the same float operations in the same order as the specification.
+/// Adds a token's activations to `lines` as they meet the parts of a block.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn lay_out<B: Block>(x: &Tile, lines: &mut Vec<__m512i>) {
+    for quads in x.quads.as_chunks::<{ 256 / QUAD }>().0 {
+        for part in 0..PARTS {
+            let [first, second] = groups::<B>(part);
+            lines.push(join(load_group(quads, first), load_group(quads, second)));
+        }
+    }
+}
+
+/// Sixteen rows by one token, whose activations are `lines`; the same float operations in the same order as the
+/// specification.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-pub(super) fn sixteen<B: Block>(rows: Rows, x: &Tile, stream: &mut Stream) -> __m512 {
+pub(super) fn sixteen<B: Block>(rows: Rows, x: &Tile, lines: &[__m512i], kept: &mut Kept) -> __m512 {
+    let blocks = rows.len() / B::BYTES;
+    assert!(lines.len() >= PARTS * blocks, "lines of a row");
+    let ahead = Ahead::new((KEPT * FOUR * B::BYTES).min(rows.len()), rows.len());
+    let mut outliers = x.outliers.iter().peekable();
+    let mut y = _mm512_setzero_ps();
+    for first in (0..blocks).step_by(KEPT * FOUR) {
+        let end = blocks.min(first + KEPT * FOUR);
+        let fours = (end - first).div_ceil(FOUR);
+        for r in 0..SIXTEEN {
+            for (four, kept) in kept[..fours].iter_mut().enumerate() {
+                let from = first + FOUR * four;
+                let count = FOUR.min(end - from);
+                [kept[0][r], kept[1][r]] = if count == FOUR {
+                    blocks_of::<B, FOUR>(rows, r, from..from + FOUR, x, lines, ahead)
+                } else {
+                    blocks_of::<B, 0>(rows, r, from..from + count, x, lines, ahead)
+                };
+            }
+        }
+        for (four, [dots, mins]) in kept[..fours].iter().enumerate() {
+            let (mut of_rows, mut of_mins) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
+            for i in 0..4 {
+                of_rows[i] = sums_of_quarters([dots[i], dots[4 + i], dots[8 + i], dots[12 + i]]);
+                if B::HAS_MIN {
+                    of_mins[i] =
+                        quarter_sums([mins[4 * i], mins[4 * i + 1], mins[4 * i + 2], mins[4 * i + 3]]);
+                }
+            }
+            let from = first + FOUR * four;
+            let (dots, mins) = (sixteen_words(of_rows), transpose_quarters(of_mins));
+            for (i, block) in (from..end.min(from + FOUR)).enumerate() {
+                let rows = rows.skip(block * B::BYTES, B::BYTES);
+                let (scale, min) = scales::<B>(rows);
+                let x_scale = _mm512_set1_ps(x.scales[block]);
+                y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[i]), _mm512_mul_ps(scale, x_scale), y);
+                if B::HAS_MIN {
+                    y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(mins[i]), _mm512_mul_ps(min, x_scale), y);
+                }
+                while let Some(outlier) = outliers.next_if(|o| o.input < (block + 1) * B::LEN) {
+                    let mut weights = [0.0; SIXTEEN];
+                    for (r, weight) in weights.iter_mut().enumerate() {
+                        // SAFETY: a block of each row is there.
+                        let block = unsafe { std::slice::from_raw_parts(rows.row(r), B::BYTES) };
+                        *weight = number::<B>(block, outlier.input % B::LEN);
+                    }
+                    y = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), from_array(&weights), y);
+                }
+            }
+        }
+    }
+    y
+}
+
+/// The sums of up to four blocks of a row, of products and of mins, as they are kept; `COUNT` is four or 0 for fewer.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+fn blocks_of<B: Block, const COUNT: usize>(
+    rows: Rows,
+    r: usize,
+    blocks: Range<usize>,
+    x: &Tile,
+    lines: &[__m512i],
+    ahead: Ahead,
+) -> [__m512i; 2] {
+    let count = if COUNT > 0 { COUNT } else { blocks.len() };
     let in_block = B::LEN / B::PERIOD;
     let mut tables = [_mm512_setzero_si512(); PARTS];
     for (table, periods) in tables.iter_mut().zip(&Tables::<B>::PERIODS) {
         // SAFETY: 64 bytes.
         *table = unsafe { _mm512_loadu_si512(periods.as_ptr().cast()) };
     }
-    let mut outliers = x.outliers.iter().peekable();
-    // Of a block, and written anew for each.
-    let mut sub_scales = SubScales([0; 16 * SIXTEEN]);
-    let (mut dots, mut mins) = ([_mm512_setzero_si512(); FOUR], [_mm512_setzero_si512(); FOUR]);
-    let mut y = _mm512_setzero_ps();
-    for block in 0..rows.len() / B::BYTES {
-        let rows = rows.skip(block * B::BYTES, B::BYTES);
-        let quads: &[i32; 256 / QUAD] = x.quads[block * (B::LEN / QUAD)..].first_chunk().expect("a block");
-        let starts = &x.starts[block * in_block..][..in_block];
-        let pairs = if B::HAS_MIN { &x.pairs[block * (in_block / 2)..][..in_block / 2] } else { &[] };
-        let (scale, min) = sub_scales.unpack::<B>(rows, pairs, &mut mins);
-        for (q, dots) in dots.iter_mut().enumerate() {
-            stream.read(FOUR * B::BYTES);
-            let mut sums = [_mm512_setzero_si512(); FOUR];
-            let mut scales = [_mm512_setzero_si512(); FOUR];
-            for r in 0..FOUR {
-                let of_row = sub_scales.of_row::<B>(FOUR * q + r);
-                scales[r] = _mm512_castsi256_si512(of_row);
-                if B::OFFSET != 0 {
-                    // SAFETY: sixteen periods, those of the formats with an offset.
-                    let starts = unsafe {
-                        _mm512_loadu_si512(starts.first_chunk::<16>().expect("periods").as_ptr().cast())
-                    };
-                    sums[r] = _mm512_mullo_epi32(_mm512_cvtepi16_epi32(of_row), starts);
-                }
-            }
-            // Written out: in a loop quants would be loaded for each part.
-            add_part::<B, 0>(rows, FOUR * q, quads, tables[0], &scales, &mut sums);
-            add_part::<B, 1>(rows, FOUR * q, quads, tables[1], &scales, &mut sums);
-            add_part::<B, 2>(rows, FOUR * q, quads, tables[2], &scales, &mut sums);
-            add_part::<B, 3>(rows, FOUR * q, quads, tables[3], &scales, &mut sums);
-            *dots = quarter_sums(sums);
+    let of_blocks = rows.skip(blocks.start * B::BYTES, count * B::BYTES);
+    ahead.read(of_blocks.row(r), (FOUR * B::BYTES).div_ceil(LINE));
+    let pairs = if B::HAS_MIN { &x.pairs[blocks.start * (in_block / 2)..] } else { &[] };
+    let (sub_scales, mins) = SubScales::unpack::<B>(of_blocks, r, count, pairs);
+    let mut sums = [_mm512_setzero_si512(); FOUR];
+    for (i, sum) in sums.iter_mut().enumerate().take(count) {
+        let block = blocks.start + i;
+        let row = of_blocks.skip(i * B::BYTES, B::BYTES);
+        let of_row = sub_scales.of_block::<B>(i);
+        if B::OFFSET != 0 {
+            let starts = x.starts[block * in_block..].first_chunk::<16>().expect("periods");
+            // SAFETY: sixteen periods, those of the formats with an offset.
+            let starts = unsafe { _mm512_loadu_si512(starts.as_ptr().cast()) };
+            *sum = _mm512_mullo_epi32(_mm512_cvtepi16_epi32(of_row), starts);
         }
-        let x_scale = _mm512_set1_ps(x.scales[block]);
-        let dots = _mm512_cvtepi32_ps(sums_of_quarters(dots));
-        y = _mm512_fmadd_ps(dots, _mm512_mul_ps(scale, x_scale), y);
-        if B::HAS_MIN {
-            // Row 4·q + r is where row 4·r + q should be.
-            let dots = transpose_fours(quarter_sums(mins));
-            y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(min, x_scale), y);
-        }
-        while let Some(outlier) = outliers.next_if(|o| o.input < (block + 1) * B::LEN) {
-            let mut weights = [0.0; SIXTEEN];
-            for (r, weight) in weights.iter_mut().enumerate() {
-                // SAFETY: a block of each row is there.
-                let block = unsafe { std::slice::from_raw_parts(rows.row(r), B::BYTES) };
-                *weight = number::<B>(block, outlier.input % B::LEN);
-            }
-            y = _mm512_fmadd_ps(_mm512_set1_ps(outlier.value), from_array(&weights), y);
-        }
+        let x: &[_; PARTS] = lines[block * PARTS..].first_chunk().expect("lines of a block");
+        let of_row = _mm512_castsi256_si512(of_row);
+        // Written out: in a loop quants would be loaded for each part.
+        *sum = add_part::<B, 0>(*sum, row, r, x, tables[0], of_row);
+        *sum = add_part::<B, 1>(*sum, row, r, x, tables[1], of_row);
+        *sum = add_part::<B, 2>(*sum, row, r, x, tables[2], of_row);
+        *sum = add_part::<B, 3>(*sum, row, r, x, tables[3], of_row);
     }
-    y
+    [quarter_sums(sums), mins]
 }
 
-/// Adds the products of a part of four rows from `first` on, times their sub-scales, to `sums`.
+/// Adds the products of a part of row `r`'s block, times their sub-scales, to `sum`.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
 fn add_part<B: Block, const PART: usize>(
+    sum: __m512i,
     rows: Rows,
-    first: usize,
-    quads: &[i32; 256 / QUAD],
+    r: usize,
+    x: &[__m512i; PARTS],
     table: __m512i,
-    sub_scales: &[__m512i; FOUR],
-    sums: &mut [__m512i; FOUR],
-) {
-    let [low, high] = const { groups::<B>(PART) };
-    let activations = join(load_group(quads, low), load_group(quads, high));
-    for r in 0..FOUR {
-        let products = _mm512_maddubs_epi16(quants::<B, PART>(rows, first + r), activations);
-        sums[r] = add_words(sums[r], products, _mm512_permutexvar_epi16(table, sub_scales[r]));
-    }
+    sub_scales: __m512i,
+) -> __m512i {
+    let products = _mm512_maddubs_epi16(quants::<B, PART>(rows, r), x[PART]);
+    add_words(sum, products, _mm512_permutexvar_epi16(table, sub_scales))
 }
 
 /// Adds products of words, in twos, to `sum`. The compiler would make two instructions of the one.
@@ -195,86 +251,74 @@ fn quants<B: Block, const PART: usize>(rows: Rows, r: usize) -> __m512i {
     _mm512_ternarylogic_epi32::<0xf8>(quants, rotated, _mm512_set1_epi8(mask))
 }
 
-/// Of each of sixteen rows its block's 8 or 16 sub-scales.
+/// Of each of four blocks its 8 or 16 sub-scales.
 #[repr(align(64))]
-struct SubScales([i16; 16 * SIXTEEN]);
+struct SubScales([i16; 16 * FOUR]);
 
 impl SubScales {
-    /// Returns scales and mins of blocks, and multiplies their sub-mins by the sums `pairs`: quarter `r` of `mins[q]` are
-    /// parts of row `4 · q + r`'s sum.
+    /// Those of row `r`'s first `count` blocks; and their sub-mins times the sums `pairs`: quarter `i` has parts of block
+    /// `i`'s sum.
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     #[inline]
-    fn unpack<B: Block>(
-        &mut self,
-        rows: Rows,
-        pairs: &[i32],
-        mins: &mut [__m512i; FOUR],
-    ) -> (__m512, __m512) {
-        if !matches!(B::FORMAT, Format::Q4_K | Format::Q5_K) {
-            for (r, to) in self.0.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-                // SAFETY: a block of each row is there.
-                let block = unsafe { std::slice::from_raw_parts(rows.row(r), B::BYTES) };
-                let (scales, sub_mins) = sixteen_sub_scales::<B>(block);
-                // SAFETY: sixteen words.
-                unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), scales) };
-                if B::HAS_MIN {
-                    // SAFETY: sixteen words.
-                    let pairs = unsafe {
-                        _mm256_loadu_si256(pairs.first_chunk::<8>().expect("pairs").as_ptr().cast())
-                    };
-                    let sums = _mm256_madd_epi16(sub_mins, pairs);
-                    let sums =
-                        _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
-                    let to = &mut mins[r / FOUR];
-                    *to = _mm512_mask_mov_epi32(*to, 15 << (4 * (r % FOUR)), _mm512_broadcast_i32x4(sums));
-                }
-            }
-            return super::scales::<B>(rows);
-        }
-        // SAFETY: eight words.
-        let pairs = unsafe { load16(pairs.first_chunk::<4>().expect("pairs").as_ptr().cast()) };
-        let mut heads = [_mm512_setzero_si512(); FOUR];
-        for (q, head) in heads.iter_mut().enumerate() {
-            for r in 0..FOUR {
+    fn unpack<B: Block>(rows: Rows, r: usize, count: usize, pairs: &[i32]) -> (Self, __m512i) {
+        let mut all = Self([0; 16 * FOUR]);
+        let mut of_blocks = [_mm_setzero_si128(); FOUR];
+        if matches!(B::FORMAT, Format::Q4_K | Format::Q5_K) {
+            for (i, head) in of_blocks.iter_mut().enumerate().take(count) {
                 // SAFETY: a block is longer than sixteen bytes.
-                let row = _mm512_broadcast_i32x4(unsafe { load16(rows.row(FOUR * q + r)) });
-                *head = _mm512_mask_mov_epi32(*head, 15 << (4 * r), row);
+                *head = unsafe { load16(rows.skip(i * B::BYTES, B::BYTES).row(r)) };
             }
-            let (scales, sub_mins) = eight_sub_scales(*head);
-            mins[q] = _mm512_madd_epi16(sub_mins, _mm512_broadcast_i32x4(pairs));
-            let to: &mut [_; FOUR * 8] = &mut self.0.as_chunks_mut().0[q];
-            // SAFETY: eight words of each row.
-            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), scales) };
+            let (scales, sub_mins) = eight_sub_scales(quarters(of_blocks));
+            // SAFETY: eight words of each of the blocks; four of their sums are read.
+            unsafe {
+                _mm512_store_si512(all.0.as_mut_ptr().cast(), scales);
+                let pairs = &pairs[..4 * count];
+                let pairs = _mm512_maskz_loadu_epi32(u16::MAX >> (16 - 4 * count), pairs.as_ptr());
+                return (all, _mm512_madd_epi16(sub_mins, pairs));
+            }
         }
-        // The first words of each row.
-        let two = [_mm512_unpacklo_epi32(heads[0], heads[1]), _mm512_unpacklo_epi32(heads[2], heads[3])];
-        let both = transpose_fours(_mm512_unpacklo_epi64(two[0], two[1]));
-        let min = half(_mm512_srli_epi32::<16>(both));
-        (half(both), _mm512_xor_ps(min, _mm512_set1_ps(-0.0)))
+        for (i, (to, mins)) in
+            all.0.as_chunks_mut::<16>().0.iter_mut().zip(&mut of_blocks).enumerate().take(count)
+        {
+            // SAFETY: a block of the row is there.
+            let block =
+                unsafe { std::slice::from_raw_parts(rows.skip(i * B::BYTES, B::BYTES).row(r), B::BYTES) };
+            let (scales, sub_mins) = sixteen_sub_scales::<B>(block);
+            // SAFETY: sixteen words.
+            unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), scales) };
+            if B::HAS_MIN {
+                let pairs = pairs[8 * i..].first_chunk::<8>().expect("pairs");
+                // SAFETY: sixteen words.
+                let pairs = unsafe { _mm256_loadu_si256(pairs.as_ptr().cast()) };
+                let sums = _mm256_madd_epi16(sub_mins, pairs);
+                *mins = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+            }
+        }
+        (all, quarters(of_blocks))
     }
 
     #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     #[inline]
-    fn of_row<B: Block>(&self, r: usize) -> __m256i {
+    fn of_block<B: Block>(&self, i: usize) -> __m256i {
         // SAFETY: eight or sixteen words.
         unsafe {
             if B::LEN / B::PERIOD == 8 {
-                let words: &[_; 8] = &self.0.as_chunks().0[r];
+                let words: &[_; 8] = &self.0.as_chunks().0[i];
                 _mm256_castsi128_si256(_mm_loadu_si128(words.as_ptr().cast()))
             } else {
-                let words: &[_; 16] = &self.0.as_chunks().0[r];
+                let words: &[_; 16] = &self.0.as_chunks().0[i];
                 _mm256_loadu_si256(words.as_ptr().cast())
             }
         }
     }
 }
 
-/// Number `4 · i + j` to where number `4 · j + i` was.
+/// Four quarters of a register.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn transpose_fours(v: __m512i) -> __m512i {
-    let from = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    _mm512_permutexvar_epi32(from, v)
+fn quarters(v: [__m128i; 4]) -> __m512i {
+    let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(v[0]), v[1]);
+    join(low, _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(v[2]), v[3]))
 }
 
 /// The sub-scales and sub-mins, as words, of four blocks of Q4_K or Q5_K, which begin with a quarter of `heads` each.

@@ -1,6 +1,7 @@
 //! One token: sixteen results, as their rows' blocks are unpacked.
 
 use std::arch::x86_64::*;
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::unpack::{quads, scales};
@@ -18,22 +19,49 @@ pub fn matmul<B: Block>(
     mut out: impl FnMut(usize, usize, &[f32]),
 ) {
     let whole = range.start + range.len() / SIXTEEN * SIXTEEN;
-    let mut stream = Stream::new(&w[range.start * row_bytes..whole * row_bytes], SIXTEEN * row_bytes);
-    for from in (range.start..whole).step_by(SIXTEEN) {
-        let rows = Rows::new::<SIXTEEN>(w, row_bytes, from);
-        for (t, x) in x.iter().enumerate() {
-            let stream = if t == 0 { &mut stream } else { &mut Stream::default() };
-            let y = if has_sub_scales::<B>() {
-                k_block::sixteen::<B>(rows, x, stream)
-            } else {
-                sixteen::<B>(rows, x, stream)
-            };
-            out(from, t, &to_array(y));
+    if has_sub_scales::<B>() {
+        k_blocks::<B>(w, row_bytes, range.start..whole, x, &mut out);
+    } else {
+        let bytes = &w[range.start * row_bytes..whole * row_bytes];
+        let mut stream = Stream::new(bytes, SIXTEEN * row_bytes);
+        for from in (range.start..whole).step_by(SIXTEEN) {
+            let rows = Rows::new::<SIXTEEN>(w, row_bytes, from);
+            for (t, x) in x.iter().enumerate() {
+                let stream = if t == 0 { &mut stream } else { &mut Stream::default() };
+                out(from, t, &to_array(sixteen::<B>(rows, x, stream)));
+            }
         }
     }
     if whole < range.end {
         avx2::matmul::<B>(w, row_bytes, whole..range.end, x, out);
     }
+}
+
+thread_local! {
+    /// Activations as they meet the parts of blocks, kept from call to call.
+    static LINES: RefCell<Vec<__m512i>> = RefCell::default();
+}
+
+/// [`matmul`] of blocks with sub-scales, by whole sixteens of rows.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn k_blocks<B: Block>(
+    w: &[u8],
+    row_bytes: usize,
+    range: Range<usize>,
+    x: &[Tile],
+    out: &mut impl FnMut(usize, usize, &[f32]),
+) {
+    LINES.with_borrow_mut(|lines| {
+        lines.clear();
+        x.iter().for_each(|x| k_block::lay_out::<B>(x, lines));
+        let mut kept = [[[_mm512_setzero_si512(); SIXTEEN]; 2]; k_block::KEPT];
+        for from in range.step_by(SIXTEEN) {
+            let rows = Rows::new::<SIXTEEN>(w, row_bytes, from);
+            for (t, (x, lines)) in x.iter().zip(lines.chunks_exact(lines.len() / x.len())).enumerate() {
+                out(from, t, &to_array(k_block::sixteen::<B>(rows, x, lines, &mut kept)));
+            }
+        }
+    });
 }
 
 /// Sixteen rows, of blocks that are one period, by one token; the same operations in the same order as the specification.

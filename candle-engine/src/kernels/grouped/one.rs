@@ -1,0 +1,153 @@
+//! `avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c`: one token, and rows one after another, as memory has them.
+
+use std::arch::x86_64::*;
+
+use super::few::Sums;
+use super::results::Results;
+use super::vnni::{load_line, WIDE};
+use super::Grouped;
+use crate::kernels::panel::{
+    quarter_sums, sixteen_words, sums_of_quarters, transpose_sixteen, Tile, SIXTEEN,
+};
+use crate::kernels::prefetch::Ahead;
+
+/// Sums of a row that are kept together.
+const FOUR: usize = 4;
+
+/// Fours of sums of sixteen rows that wait until those of the last row are there: 16 KB.
+pub(super) const KEPT: usize = 16;
+
+/// Of sixteen rows fours of sums: quarter `q` of a row has the quarters `q` of the four.
+pub(super) type Kept = [[__m512i; SIXTEEN]; KEPT];
+
+/// Sixteen rows from `from` on by one token, whose lines are `lines`.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub(super) fn one<const BITS: u32>(
+    w: &Grouped,
+    from: usize,
+    x: &Tile,
+    lines: &[__m512i],
+    kept: &mut Kept,
+) -> __m512 {
+    let bytes = w.bits.bytes(w.cols);
+    assert!(lines.len() >= bytes.div_ceil(WIDE) * 8 / BITS as usize, "lines of a row");
+    let sums = Sums::of(w).expect("rows that can be cut");
+    let piece = KEPT * FOUR * sums.bytes;
+    let mut results = Results::<1>::new(w, from, std::slice::from_ref(x));
+    let rows = &w.quants[from * bytes..(from + SIXTEEN) * bytes];
+    let ahead = Ahead::new(piece.min(bytes), bytes);
+    let (four, parts) = (FOUR * sums.bytes, 8 / BITS as usize);
+    for first in (0..bytes).step_by(piece) {
+        let end = bytes.min(first + piece);
+        let (whole, all) = ((end - first) / four, (end - first).div_ceil(four));
+        for (r, row) in rows.chunks_exact(bytes).enumerate() {
+            // SAFETY: so many bytes of the row, and lines of all of it were asserted.
+            unsafe {
+                let (mut at, mut x) = (row.as_ptr().add(first), lines.as_ptr().add(first / WIDE * parts));
+                for kept in &mut kept[..whole] {
+                    kept[r] = quarter_sums(four_sums::<BITS>(&mut at, &mut x, sums.bytes / WIDE, ahead));
+                }
+            }
+            if whole < all {
+                let mut rest = [_mm512_setzero_si512(); FOUR];
+                for (i, sum) in rest.iter_mut().enumerate() {
+                    let at = first + whole * four + i * sums.bytes;
+                    *sum = sum_of::<BITS>(row, at, end.min(at + sums.bytes), lines);
+                }
+                kept[whole][r] = quarter_sums(rest);
+            }
+        }
+        add(&mut results, &kept[..all], sums.quarters);
+    }
+    results.y[0]
+}
+
+/// Four sums of so many lines each; both pointers are moved past what they are of.
+///
+/// # Safety
+///
+/// Those lines can be read, and as many of activations.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+unsafe fn four_sums<const BITS: u32>(
+    at: &mut *const u8,
+    x: &mut *const __m512i,
+    lines: usize,
+    ahead: Ahead,
+) -> [__m512i; FOUR] {
+    let mut sums = [_mm512_setzero_si512(); FOUR];
+    for sum in &mut sums {
+        for _ in 0..lines {
+            // SAFETY: the caller's promise; any alignment will do.
+            unsafe {
+                ahead.read(*at, 1);
+                *sum = add_line::<BITS>(*sum, _mm512_loadu_si512(at.cast()), *x);
+                (*at, *x) = (at.add(WIDE), x.add(8 / BITS as usize));
+            }
+        }
+    }
+    sums
+}
+
+/// The sum of a row's bytes from `at` to `end`, of which there may be none.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn sum_of<const BITS: u32>(row: &[u8], at: usize, end: usize, x: &[__m512i]) -> __m512i {
+    let mut sum = _mm512_setzero_si512();
+    for at in (at..end).step_by(WIDE) {
+        let x = x[at / WIDE * (8 / BITS as usize)..].as_ptr();
+        // SAFETY: lines of all of a row were asserted. Past its end activations are zero.
+        sum = unsafe { add_line::<BITS>(sum, load_line(&row[at..end]), x) };
+    }
+    sum
+}
+
+/// Adds the products of a line.
+///
+/// # Safety
+///
+/// At `x` are its activations.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+unsafe fn add_line<const BITS: u32>(sum: __m512i, line: __m512i, x: *const __m512i) -> __m512i {
+    if BITS == 8 {
+        // Unsigned: 128 is added.
+        let line = _mm512_xor_si512(line, _mm512_set1_epi8(i8::MIN));
+        // SAFETY: the caller's promise.
+        return _mm512_dpbusd_epi32(sum, line, unsafe { *x });
+    }
+    let low = _mm512_and_si512(line, _mm512_set1_epi8(15));
+    let high = _mm512_and_si512(_mm512_srli_epi16::<4>(line), _mm512_set1_epi8(15));
+    // SAFETY: as above.
+    unsafe { _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, low, *x), high, *x.add(1)) }
+}
+
+/// Adds sums that were kept, of which so many quarters are a period.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn add(results: &mut Results<1>, kept: &[[__m512i; SIXTEEN]], quarters: usize) {
+    let mut dots = [_mm512_setzero_si512(); SIXTEEN];
+    let periods = FOUR * 4 / quarters;
+    for kept in kept {
+        if quarters == 4 {
+            let mut of_rows = [_mm512_setzero_si512(); 4];
+            for (i, of_rows) in of_rows.iter_mut().enumerate() {
+                *of_rows = sums_of_quarters([kept[i], kept[4 + i], kept[8 + i], kept[12 + i]]);
+            }
+            results.add_periods(&sixteen_words(of_rows));
+            continue;
+        }
+        let columns = transpose_sixteen(*kept);
+        for i in 0..FOUR {
+            let quarter = |q: usize| columns[FOUR * q + i];
+            if quarters == 2 {
+                dots[2 * i] = _mm512_add_epi32(quarter(0), quarter(1));
+                dots[2 * i + 1] = _mm512_add_epi32(quarter(2), quarter(3));
+            } else {
+                for q in 0..4 {
+                    dots[4 * i + q] = quarter(q);
+                }
+            }
+        }
+        results.add_periods(&dots[..periods]);
+    }
+}
