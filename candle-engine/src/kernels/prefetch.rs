@@ -246,7 +246,7 @@ mod tests {
     fn another_row_is_as_far_ahead_as_lines_are() {
         let whole = Ahead::new(1024, 1024);
         let pieces = Ahead::new(1024, 7000);
-        assert!(whole.bytes >= NEAR && whole.bytes % 1024 == 0);
+        assert!(whole.bytes >= NEAR && whole.bytes.is_multiple_of(1024));
         assert_eq!(pieces.bytes, whole.bytes / 1024 * 7000, "as many rows");
         assert_eq!(Ahead::new(3 * AHEAD, 3 * AHEAD).bytes, 3 * AHEAD, "the next one");
         whole.read(std::ptr::null(), 3);

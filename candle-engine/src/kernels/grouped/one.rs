@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::few::Sums;
 use super::results::Results;
-use super::vnni::{load_line, WIDE};
+use super::vnni::WIDE;
 use super::Grouped;
 use crate::kernels::panel::{
     quarter_sums, sixteen_words, sums_of_quarters, transpose_sixteen, Tile, SIXTEEN,
@@ -46,16 +46,13 @@ pub(super) fn one<const BITS: u32>(
             unsafe {
                 let (mut at, mut x) = (row.as_ptr().add(first), lines.as_ptr().add(first / WIDE * parts));
                 for kept in &mut kept[..whole] {
-                    kept[r] = quarter_sums(four_sums::<BITS>(&mut at, &mut x, sums.bytes / WIDE, ahead));
+                    kept[r] = quarter_sums(four_sums::<BITS, true>(at, x, sums.bytes, four, ahead));
+                    (at, x) = (at.add(four), x.add(four / WIDE * parts));
                 }
-            }
-            if whole < all {
-                let mut rest = [_mm512_setzero_si512(); FOUR];
-                for (i, sum) in rest.iter_mut().enumerate() {
-                    let at = first + whole * four + i * sums.bytes;
-                    *sum = sum_of::<BITS>(row, at, end.min(at + sums.bytes), lines);
+                if whole < all {
+                    let left = end - first - whole * four;
+                    kept[whole][r] = quarter_sums(four_sums::<BITS, false>(at, x, sums.bytes, left, ahead));
                 }
-                kept[whole][r] = quarter_sums(rest);
             }
         }
         add(&mut results, &kept[..all], sums.quarters);
@@ -63,43 +60,44 @@ pub(super) fn one<const BITS: u32>(
     results.y[0]
 }
 
-/// Four sums of so many lines each; both pointers are moved past what they are of.
+/// Four sums of so many bytes each, or of those that are left, where they are not `WHOLE`.
 ///
 /// # Safety
 ///
-/// Those lines can be read, and as many of activations.
+/// From `at` on the bytes that are left can be read, at most four times `bytes`; at `x` are their activations.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-unsafe fn four_sums<const BITS: u32>(
-    at: &mut *const u8,
-    x: &mut *const __m512i,
-    lines: usize,
+unsafe fn four_sums<const BITS: u32, const WHOLE: bool>(
+    mut at: *const u8,
+    mut x: *const __m512i,
+    bytes: usize,
+    mut left: usize,
     ahead: Ahead,
 ) -> [__m512i; FOUR] {
     let mut sums = [_mm512_setzero_si512(); FOUR];
     for sum in &mut sums {
-        for _ in 0..lines {
+        let here = if WHOLE { bytes } else { bytes.min(left) };
+        for _ in 0..here / WIDE {
+            ahead.read(at, 1);
             // SAFETY: the caller's promise; any alignment will do.
             unsafe {
-                ahead.read(*at, 1);
-                *sum = add_line::<BITS>(*sum, _mm512_loadu_si512(at.cast()), *x);
-                (*at, *x) = (at.add(WIDE), x.add(8 / BITS as usize));
+                *sum = add_line::<BITS>(*sum, _mm512_loadu_si512(at.cast()), x);
+                (at, x) = (at.add(WIDE), x.add(8 / BITS as usize));
             }
+        }
+        if !WHOLE {
+            if !here.is_multiple_of(WIDE) {
+                ahead.read(at, 1);
+                // SAFETY: as above: the last line of a row. Past its end activations are zero.
+                unsafe {
+                    let line = _mm512_maskz_loadu_epi8((1 << (here % WIDE)) - 1, at.cast());
+                    *sum = add_line::<BITS>(*sum, line, x);
+                }
+            }
+            left -= here;
         }
     }
     sums
-}
-
-/// The sum of a row's bytes from `at` to `end`, of which there may be none.
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn sum_of<const BITS: u32>(row: &[u8], at: usize, end: usize, x: &[__m512i]) -> __m512i {
-    let mut sum = _mm512_setzero_si512();
-    for at in (at..end).step_by(WIDE) {
-        let x = x[at / WIDE * (8 / BITS as usize)..].as_ptr();
-        // SAFETY: lines of all of a row were asserted. Past its end activations are zero.
-        sum = unsafe { add_line::<BITS>(sum, load_line(&row[at..end]), x) };
-    }
-    sum
 }
 
 /// Adds the products of a line.
