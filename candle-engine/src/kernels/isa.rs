@@ -250,7 +250,7 @@ impl Isa {
         self.level
     }
 
-    /// The level at which one token meets blocks of 8 bits: that of AVX2 where a CPU reads faster by 256 bits.
+    /// The level at which one token meets blocks or short rows of 8 bits: that of AVX2 where a CPU reads them faster so.
     pub(crate) fn for_one_of_bytes(self) -> Self {
         #[cfg(target_arch = "x86_64")]
         if self.dot == Dot::Avx512Vnni && super::cpu::is_zen5() {

@@ -137,7 +137,7 @@ impl<B: Block> Source for Matrix<'_, B> {
         }
     }
 
-    fn level(isa: Isa, tokens: usize) -> Isa {
+    fn level(&self, isa: Isa, tokens: usize) -> Isa {
         if B::BITS == 8 && tokens == 1 {
             isa.for_one_of_bytes()
         } else {

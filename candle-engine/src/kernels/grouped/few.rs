@@ -54,17 +54,20 @@ pub fn matmul<const BITS: u32>(
         let all = lines.chunks_exact(lines.len() / x.len());
         let in_turn = if x.len() > 6 && BITS == 8 { SIXTEEN } else { 4 };
         let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole, in_turn);
+        if let [x] = x {
+            let lines = all.clone().next().expect("a token's");
+            return one::with_room(|kept| {
+                for from in (range.start..whole).step_by(SIXTEEN) {
+                    scales.read(of_scales);
+                    zeros.read(of_zeros);
+                    out(from, 0, &to_array(one::one::<BITS>(w, from, x, lines, kept)));
+                }
+            });
+        }
         let mut kept = [[_mm512_setzero_si512(); 4]; KEPT];
-        let mut kept_of_one: one::Kept = [[_mm512_setzero_si512(); SIXTEEN]; one::KEPT];
         for from in (range.start..whole).step_by(SIXTEEN) {
             scales.read(of_scales);
             zeros.read(of_zeros);
-            if let [x] = x {
-                let lines = all.clone().next().expect("a token's");
-                let y = one::one::<BITS>(w, from, x, lines, &mut kept_of_one);
-                out(from, 0, &to_array(y));
-                continue;
-            }
             // What the first tokens brought into a cache the others find there.
             let mut t = 0;
             while t < x.len() {

@@ -273,6 +273,15 @@ impl<const BITS: u32> Source for Octets<'_, BITS> {
         }
     }
 
+    fn level(&self, isa: Isa, tokens: usize) -> Isa {
+        // Where a row has fewer than the four sums that are kept together.
+        if BITS == 8 && tokens == 1 && self.0.cols < 4 * PERIOD {
+            isa.for_one_of_bytes()
+        } else {
+            isa
+        }
+    }
+
     fn few(&self, isa: Isa, tokens: usize) -> Option<Few> {
         #[cfg(target_arch = "x86_64")]
         if isa.dot() == Dot::Avx512Vnni {

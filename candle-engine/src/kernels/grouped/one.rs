@@ -1,6 +1,7 @@
 //! `avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c`: one token, and rows one after another, as memory has them.
 
 use std::arch::x86_64::*;
+use std::cell::RefCell;
 
 use super::few::Sums;
 use super::results::Results;
@@ -15,10 +16,22 @@ use crate::kernels::prefetch::Ahead;
 const FOUR: usize = 4;
 
 /// Fours of sums of sixteen rows that wait until those of the last row are there: 16 KB.
-pub(super) const KEPT: usize = 16;
+const KEPT: usize = 16;
 
-/// Of sixteen rows fours of sums: quarter `q` of a row has the quarters `q` of the four.
-pub(super) type Kept = [[__m512i; SIXTEEN]; KEPT];
+thread_local! {
+    /// Of sixteen rows fours of sums: quarter `q` of a row has the quarters `q` of the four. Kept from call to call, since
+    /// to clear them takes as long as a small matrix.
+    static FOURS: RefCell<Vec<[__m512i; SIXTEEN]>> = RefCell::default();
+}
+
+/// Calls `f` with room for the sums of sixteen rows.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) fn with_room(f: impl FnOnce(&mut [[__m512i; SIXTEEN]])) {
+    FOURS.with_borrow_mut(|fours| {
+        fours.resize(KEPT, [_mm512_setzero_si512(); SIXTEEN]);
+        f(fours);
+    });
+}
 
 /// Sixteen rows from `from` on by one token, whose lines are `lines`.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -28,7 +41,7 @@ pub(super) fn one<const BITS: u32>(
     from: usize,
     x: &Tile,
     lines: &[__m512i],
-    kept: &mut Kept,
+    kept: &mut [[__m512i; SIXTEEN]],
 ) -> __m512 {
     let bytes = w.bits.bytes(w.cols);
     assert!(lines.len() >= bytes.div_ceil(WIDE) * 8 / BITS as usize, "lines of a row");

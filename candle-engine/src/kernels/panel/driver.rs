@@ -31,9 +31,7 @@ pub trait Source: Sync {
     fn quantization(&self) -> Quantization;
 
     /// The level at which so many tokens are multiplied.
-    fn level(isa: Isa, _tokens: usize) -> Isa {
-        isa
-    }
+    fn level(&self, isa: Isa, tokens: usize) -> Isa;
 
     /// Unpacks rows from `from` on until the panel is full, `less` taken from each quant; past the last row anything.
     fn pack(&self, isa: Isa, from: usize, less: i8, panel: &mut Panel);
@@ -134,7 +132,7 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
     let without = |less: i8| Quantization { offset: q.offset - i32::from(less), ..q };
     TOKENS.with_borrow_mut(|tokens| {
         let count = m * q.parts();
-        let isa = S::level(isa, count);
+        let isa = w.level(isa, count);
         // The specification has no panels.
         let few = if isa.dot() == Dot::Scalar { Some(Few::Alone) } else { w.few(isa, count) };
         if let Some(few) = few {
