@@ -41,6 +41,11 @@ fn cases() -> Vec<Parts> {
             cases.push(Parts::new(Bits::Int4, rows, cols, group, true));
         }
     }
+    // More than waits for other rows.
+    cases.push(Parts::new(Bits::Int8, 17, 33312, 32, false));
+    cases.push(Parts::new(Bits::Int8, 16, 33792, 512, false));
+    cases.push(Parts::new(Bits::Int4, 17, 8480, 32, true));
+    cases.push(Parts::new(Bits::Int4, 16, 16960, 64, false));
     cases
 }
 
