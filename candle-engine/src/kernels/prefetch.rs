@@ -48,6 +48,17 @@ prefetch! {
     prefetch_far, "prefetcht1", "pldl2keep"
 }
 
+/// Asks for a line, into the first-level cache or beyond.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // as the kernels of quantized formats
+fn ask(line: *const u8, near: bool) {
+    if near {
+        prefetch(line);
+    } else {
+        prefetch_far(line);
+    }
+}
+
 /// Bytes that are read once and asked for in their order well before: into the second-level cache, since the first of most
 /// CPUs holds too little of them. The default is one of nothing.
 #[derive(Default)]
@@ -92,11 +103,7 @@ impl Stream {
         let due = self.due.min(self.end);
         while self.next < due {
             let line = std::ptr::without_provenance(self.next);
-            if self.near {
-                prefetch(line);
-            } else {
-                prefetch_far(line);
-            }
+            ask(line, self.near);
             self.next += LINE;
         }
     }
@@ -110,11 +117,7 @@ impl Stream {
         self.due += N * LINE;
         for i in 0..N {
             let line = std::ptr::without_provenance(self.next + i * LINE);
-            if self.near {
-                prefetch(line);
-            } else {
-                prefetch_far(line);
-            }
+            ask(line, self.near);
         }
         self.next += N * LINE;
     }
@@ -147,11 +150,7 @@ impl Ahead {
     pub fn read(self, at: *const u8, lines: usize) {
         for i in 0..lines {
             let line = at.wrapping_add(self.bytes + i * LINE);
-            if self.near {
-                prefetch(line);
-            } else {
-                prefetch_far(line);
-            }
+            ask(line, self.near);
         }
     }
 }

@@ -9,8 +9,8 @@ use super::results::Results;
 use super::vnni::{load_line, load_quads, WIDE};
 use super::{avx2, Grouped};
 use crate::kernels::panel::{
-    join, quarter_sums, sums_of_quarters, to_array, transpose_quarters, transpose_sixteen, Tile, QUAD,
-    SIXTEEN,
+    join, quarter_sums, sums_of_quarters, to_array, transpose_quarters, transpose_sixteen, with_room, Tile,
+    QUAD, SIXTEEN,
 };
 use crate::kernels::prefetch::Stream;
 
@@ -56,7 +56,7 @@ pub fn matmul<const BITS: u32>(
         let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole, in_turn);
         if let [x] = x {
             let lines = all.clone().next().expect("a token's");
-            return one::with_room(|kept| {
+            return with_room(|kept| {
                 for from in (range.start..whole).step_by(SIXTEEN) {
                     scales.read(of_scales);
                     zeros.read(of_zeros);
@@ -224,31 +224,15 @@ unsafe fn add_line<const BITS: u32, const T: usize>(
     line: usize,
     sums: &mut [[__m512i; 4]; T],
 ) {
-    let parts = 8 / BITS as usize;
-    let mut a = [[_mm512_setzero_si512(); 2]; T];
-    for t in 0..T {
-        // SAFETY: the caller's promise.
-        let first = unsafe { x[t].as_ptr().add(line * parts) };
-        // SAFETY: as above.
-        a[t] = unsafe { [*first, *first.add(parts - 1)] };
-    }
     #[allow(clippy::needless_range_loop)] // of all tokens' sums one
     for r in 0..4 {
         // SAFETY: the caller's promise; any alignment will do. Past the end of a row activations are zero.
         let weights = unsafe { _mm512_maskz_loadu_epi8(mask, rows.add(r * stride).cast()) };
-        // Unsigned: 128 is added.
-        let low = match BITS {
-            8 => _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)),
-            _ => _mm512_and_si512(weights, _mm512_set1_epi8(15)),
-        };
         for t in 0..T {
-            sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], low, a[t][0]);
-        }
-        if BITS == 4 {
-            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(weights), _mm512_set1_epi8(15));
-            for t in 0..T {
-                sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], high, a[t][1]);
-            }
+            // SAFETY: as above.
+            sums[t][r] = unsafe {
+                one::add_line::<BITS>(sums[t][r], weights, x[t].as_ptr().add(line * 8 / BITS as usize))
+            };
         }
     }
 }

@@ -1,37 +1,19 @@
 //! `avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c`: one token, and rows one after another, as memory has them.
 
 use std::arch::x86_64::*;
-use std::cell::RefCell;
 
 use super::few::Sums;
 use super::results::Results;
 use super::vnni::WIDE;
 use super::Grouped;
-use crate::kernels::panel::{
-    quarter_sums, sixteen_words, sums_of_quarters, transpose_sixteen, Tile, SIXTEEN,
-};
+use crate::kernels::panel::{quarter_sums, sums_of_rows, transpose_sixteen, Room, Tile, SIXTEEN};
 use crate::kernels::prefetch::Ahead;
 
 /// Sums of a row that are kept together.
 const FOUR: usize = 4;
 
-/// Fours of sums of sixteen rows that wait until those of the last row are there: 16 KB.
-const KEPT: usize = 16;
-
-thread_local! {
-    /// Of sixteen rows fours of sums: quarter `q` of a row has the quarters `q` of the four. Kept from call to call, since
-    /// to clear them takes as long as a small matrix.
-    static FOURS: RefCell<Vec<[__m512i; SIXTEEN]>> = RefCell::default();
-}
-
-/// Calls `f` with room for the sums of sixteen rows.
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn with_room(f: impl FnOnce(&mut [[__m512i; SIXTEEN]])) {
-    FOURS.with_borrow_mut(|fours| {
-        fours.resize(KEPT, [_mm512_setzero_si512(); SIXTEEN]);
-        f(fours);
-    });
-}
+/// Fours of a row's sums that wait for the other rows: quarter `q` of a row has the quarters `q` of the four.
+const KEPT: usize = size_of::<Room>() / size_of::<[__m512i; SIXTEEN]>();
 
 /// Sixteen rows from `from` on by one token, whose lines are `lines`.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -41,7 +23,7 @@ pub(super) fn one<const BITS: u32>(
     from: usize,
     x: &Tile,
     lines: &[__m512i],
-    kept: &mut [[__m512i; SIXTEEN]],
+    kept: &mut Room,
 ) -> __m512 {
     let bytes = w.bits.bytes(w.cols);
     assert!(lines.len() >= bytes.div_ceil(WIDE) * 8 / BITS as usize, "lines of a row");
@@ -120,7 +102,7 @@ unsafe fn four_sums<const BITS: u32, const WHOLE: bool>(
 /// At `x` are its activations.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-unsafe fn add_line<const BITS: u32>(sum: __m512i, line: __m512i, x: *const __m512i) -> __m512i {
+pub(super) unsafe fn add_line<const BITS: u32>(sum: __m512i, line: __m512i, x: *const __m512i) -> __m512i {
     if BITS == 8 {
         // Unsigned: 128 is added.
         let line = _mm512_xor_si512(line, _mm512_set1_epi8(i8::MIN));
@@ -140,11 +122,7 @@ fn add(results: &mut Results<1>, kept: &[[__m512i; SIXTEEN]], quarters: usize) {
     let periods = FOUR * 4 / quarters;
     for kept in kept {
         if quarters == 4 {
-            let mut of_rows = [_mm512_setzero_si512(); 4];
-            for (i, of_rows) in of_rows.iter_mut().enumerate() {
-                *of_rows = sums_of_quarters([kept[i], kept[4 + i], kept[8 + i], kept[12 + i]]);
-            }
-            results.add_periods(&sixteen_words(of_rows));
+            results.add_periods(&sums_of_rows(kept));
             continue;
         }
         let columns = transpose_sixteen(*kept);

@@ -1,6 +1,7 @@
 //! What the levels of x86-64 share.
 
 use std::arch::x86_64::*;
+use std::cell::RefCell;
 
 use super::SIXTEEN;
 
@@ -149,6 +150,33 @@ pub fn sums_of_quarters(v: [__m512i; 4]) -> __m512i {
     let (low, high) = (two(v[0], v[1]), two(v[2], v[3]));
     let (first, second) = (_mm512_shuffle_i32x4::<0x88>(low, high), _mm512_shuffle_i32x4::<0xdd>(low, high));
     _mm512_add_epi32(first, second)
+}
+
+/// Of sixteen rows four sums each, a lane for each sum with parts in all quarters: the sums, one row a lane.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+pub fn sums_of_rows(v: &[__m512i; SIXTEEN]) -> [__m512i; 4] {
+    let mut of_rows = [_mm512_setzero_si512(); 4];
+    for (i, of_rows) in of_rows.iter_mut().enumerate() {
+        *of_rows = sums_of_quarters([v[i], v[4 + i], v[8 + i], v[12 + i]]);
+    }
+    sixteen_words(of_rows)
+}
+
+/// Registers of each of sixteen rows that wait until those of the last row are there: 16 KB.
+pub type Room = [[__m512i; SIXTEEN]; 16];
+
+thread_local! {
+    /// Kept from call to call: to clear it takes as long as a small matrix.
+    static ROOM: RefCell<Option<Box<Room>>> = const { RefCell::new(None) };
+}
+
+/// Calls `f` with room, of which nothing is known.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub fn with_room(f: impl FnOnce(&mut Room)) {
+    ROOM.with_borrow_mut(|room| {
+        f(room.get_or_insert_with(|| Box::new([[_mm512_setzero_si512(); SIXTEEN]; 16])))
+    });
 }
 
 /// `(v >> shift) & mask` of each lane.

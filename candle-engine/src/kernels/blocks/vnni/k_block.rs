@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::unpack::{load16, scales};
 use super::{number, Block, Rows, GROUP};
 use crate::kernels::panel::{
-    from_array, join, quarter_sums, sixteen_words, sums_of_quarters, transpose_quarters, Tile, QUAD, SIXTEEN,
+    from_array, join, quarter_sums, sums_of_rows, transpose_quarters, Room, Tile, QUAD, SIXTEEN,
 };
 use crate::kernels::prefetch::{Ahead, LINE};
 use crate::weights::Format;
@@ -20,12 +20,9 @@ const PARTS: usize = 4;
 /// Blocks of a row whose sums are kept together.
 const FOUR: usize = 4;
 
-/// Fours of blocks whose sums wait until those of the last row are there: 16 KB with those of mins.
-pub(super) const KEPT: usize = 8;
-
-/// Of sixteen rows the sums of fours of blocks: of products a lane for each block, with parts in all quarters; of mins a
-/// quarter for each block, with parts in all lanes.
-pub(super) type Kept = [[[__m512i; SIXTEEN]; 2]; KEPT];
+/// Fours of a row's blocks whose sums wait for the other rows, in twos: of products a lane for each block, with parts in
+/// all quarters; of mins a quarter for each block, with parts in all lanes.
+const KEPT: usize = size_of::<Room>() / size_of::<[[__m512i; SIXTEEN]; 2]>();
 
 /// The two groups of a part.
 const fn groups<B: Block>(part: usize) -> [usize; 2] {
@@ -87,7 +84,8 @@ pub(super) fn lay_out<B: Block>(x: &Tile, lines: &mut Vec<__m512i>) {
 /// specification.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-pub(super) fn sixteen<B: Block>(rows: Rows, x: &Tile, lines: &[__m512i], kept: &mut Kept) -> __m512 {
+pub(super) fn sixteen<B: Block>(rows: Rows, x: &Tile, lines: &[__m512i], kept: &mut Room) -> __m512 {
+    let kept = kept.as_chunks_mut::<2>().0;
     let blocks = rows.len() / B::BYTES;
     assert!(lines.len() >= PARTS * blocks, "lines of a row");
     let ahead = Ahead::new((KEPT * FOUR * B::BYTES).min(rows.len()), rows.len());
@@ -108,16 +106,14 @@ pub(super) fn sixteen<B: Block>(rows: Rows, x: &Tile, lines: &[__m512i], kept: &
             }
         }
         for (four, [dots, mins]) in kept[..fours].iter().enumerate() {
-            let (mut of_rows, mut of_mins) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
-            for i in 0..4 {
-                of_rows[i] = sums_of_quarters([dots[i], dots[4 + i], dots[8 + i], dots[12 + i]]);
-                if B::HAS_MIN {
-                    of_mins[i] =
-                        quarter_sums([mins[4 * i], mins[4 * i + 1], mins[4 * i + 2], mins[4 * i + 3]]);
+            let mut of_mins = [_mm512_setzero_si512(); 4];
+            if B::HAS_MIN {
+                for (of_mins, of_rows) in of_mins.iter_mut().zip(mins.as_chunks().0) {
+                    *of_mins = quarter_sums(*of_rows);
                 }
             }
             let from = first + FOUR * four;
-            let (dots, mins) = (sixteen_words(of_rows), transpose_quarters(of_mins));
+            let (dots, mins) = (sums_of_rows(dots), transpose_quarters(of_mins));
             for (i, block) in (from..end.min(from + FOUR)).enumerate() {
                 let rows = rows.skip(block * B::BYTES, B::BYTES);
                 let (scale, min) = scales::<B>(rows);

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::unpack::{quads, scales};
 use super::{avx2, has_sub_scales, k_block, Block, Rows, GROUP};
-use crate::kernels::panel::{to_array, Tile, QUAD, SIXTEEN};
+use crate::kernels::panel::{to_array, with_room, Tile, QUAD, SIXTEEN};
 use crate::kernels::prefetch::Stream;
 
 /// `out(row, t, y)` for runs of the rows `range` of `w` and each token.
@@ -54,13 +54,14 @@ fn k_blocks<B: Block>(
     LINES.with_borrow_mut(|lines| {
         lines.clear();
         x.iter().for_each(|x| k_block::lay_out::<B>(x, lines));
-        let mut kept = [[[_mm512_setzero_si512(); SIXTEEN]; 2]; k_block::KEPT];
-        for from in range.step_by(SIXTEEN) {
-            let rows = Rows::new::<SIXTEEN>(w, row_bytes, from);
-            for (t, (x, lines)) in x.iter().zip(lines.chunks_exact(lines.len() / x.len())).enumerate() {
-                out(from, t, &to_array(k_block::sixteen::<B>(rows, x, lines, &mut kept)));
+        with_room(|kept| {
+            for from in range.step_by(SIXTEEN) {
+                let rows = Rows::new::<SIXTEEN>(w, row_bytes, from);
+                for (t, (x, lines)) in x.iter().zip(lines.chunks_exact(lines.len() / x.len())).enumerate() {
+                    out(from, t, &to_array(k_block::sixteen::<B>(rows, x, lines, kept)));
+                }
             }
-        }
+        });
     });
 }
 
