@@ -7,6 +7,10 @@
 
 use half::f16;
 
+use super::math::softmax_exp;
+#[cfg(target_arch = "x86_64")]
+use super::math::softmax_exp_512;
+
 /// Partial results of a reduction: one AVX-512 register, two of AVX2, four of NEON.
 pub(crate) const LANES: usize = 16;
 
@@ -48,6 +52,11 @@ pub(crate) trait Arith: Copy {
 
     /// `a · b + c`, fused where the level can.
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32;
+    /// [`softmax_exp`]
+    #[inline(always)]
+    fn softmax_exp(self, x: &mut [f32]) {
+        softmax_exp(self, x);
+    }
     /// f16 to f32, exact.
     fn widen<const N: usize>(self, x: &[f16; N]) -> [f32; N];
     /// f32 to f16, nearest even.
@@ -301,7 +310,7 @@ unsafe fn transpose_8x8(x: &[f32], x_row: usize, to: &mut [f32], to_row: usize) 
 macro_rules! x86 {
     ($name:ident, $features:literal, $v:ident, $n:literal, $splat:ident, $load:ident, $load_f16:ident,
      $widen:ident, $store:ident, $mul:ident, $fma:ident,
-     $add:ident, $div:ident, $sqrt:ident, $gate:ident, $max:ident, $sum_of:ident, $max_of:ident) => {
+     $add:ident, $div:ident, $sqrt:ident, $gate:ident, $max:ident, $sum_of:ident, $max_of:ident, $softmax_exp:ident) => {
         #[doc = concat!("`", $features, "`")]
         #[derive(Clone, Copy)]
         pub(crate) struct $name(());
@@ -418,6 +427,11 @@ macro_rules! x86 {
             }
 
             #[inline(always)]
+            fn softmax_exp(self, x: &mut [f32]) {
+                $softmax_exp(self, x);
+            }
+
+            #[inline(always)]
             fn widen<const N: usize>(self, x: &[f16; N]) -> [f32; N] {
                 const { assert!(N.is_multiple_of($n)) };
                 let mut out = [0.0; N];
@@ -463,7 +477,8 @@ x86!(
     gate_256,
     _mm256_max_ps,
     sum_of_256,
-    max_of_256
+    max_of_256,
+    softmax_exp
 );
 #[cfg(target_arch = "x86_64")]
 x86!(
@@ -484,7 +499,8 @@ x86!(
     gate_512,
     _mm512_max_ps,
     sum_of_512,
-    max_of_512
+    max_of_512,
+    softmax_exp_512
 );
 
 /// NEON, part of the aarch64 baseline.

@@ -3,6 +3,8 @@
 //! The polynomials were fitted for this project by Lawson-weighted least squares on relative error.
 
 use super::lanes::Arith;
+#[cfg(target_arch = "x86_64")]
+use super::lanes::Avx512;
 
 /// eˣ, within 2 ULP of the true value (half the smallest subnormal below the normal range); 1 at 0,
 /// 0 at −∞ and below −104, ∞ above 88.73; NaN stays NaN.
@@ -10,26 +12,71 @@ use super::lanes::Arith;
 /// x = n · ln 2 + r with |r| ≤ ln 2 / 2, eˣ = 2ⁿ · (1 + r + r² · p(r)).
 #[inline(always)]
 pub(crate) fn exp(arith: impl Arith, x: f32) -> f32 {
-    /// Adding it rounds to an integer, which then stands in the low bits: 1.5 · 2²³.
-    const ROUND: f32 = 12_582_912.0;
-    /// ln 2 in two parts (Cody and Waite): the first has 9 bits, so that n times it is exact.
-    const LN2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
     // Comparisons that a NaN fails leave it in place.
-    let x = if x < -105.0 { -105.0 } else { x };
-    let x = if x > 89.0 { 89.0 } else { x };
+    let x = if x < LOWEST { LOWEST } else { x };
+    let x = if x > HIGHEST { HIGHEST } else { x };
     let rounded = arith.mul_add(x, std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
     let r = arith.mul_add(n, -LN2.1, arith.mul_add(n, -LN2.0, x));
-    // 5e-2 · 2⁻²⁴ from the true function.
-    let p = arith.mul_add(r, 0.001_381_446_5, 0.008_368_781);
-    let p = arith.mul_add(r, p, 0.041_668_393);
-    let p = arith.mul_add(r, p, 0.166_665_2);
-    let p = arith.mul_add(r, p, 0.499_999_94);
+    let mut p = EXP[0];
+    for c in &EXP[1..] {
+        p = arith.mul_add(r, p, *c);
+    }
     let y = arith.mul_add(p, r * r, r) + 1.0;
     // 2ⁿ in two halves: n itself runs from −152 to 128, beyond what an exponent holds.
     let n = (rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     let half = n >> 1;
     y * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
+
+/// Beyond these eˣ is 0 or infinity.
+const LOWEST: f32 = -105.0;
+const HIGHEST: f32 = 89.0;
+/// Adding it rounds to an integer, which then stands in the low bits: 1.5 · 2²³.
+const ROUND: f32 = 12_582_912.0;
+/// ln 2 in two parts (Cody and Waite): the first has 9 bits, so that n times it is exact.
+const LN2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
+/// p, from its highest power on: 5e-2 · 2⁻²⁴ from the true function.
+const EXP: [f32; 5] = [0.001_381_446_5, 0.008_368_781, 0.041_668_393, 0.166_665_2, 0.499_999_94];
+
+/// Where eˣ is still a normal number: Intel's CPUs take a hundred cycles for an instruction whose result isn't.
+const LOWEST_NORMAL: f32 = -87.0;
+
+/// x = eˣ of each, none of which is above 0: to the bit as [`exp`], but 0 below -87. NaN stays NaN.
+#[inline(always)]
+pub(crate) fn softmax_exp(arith: impl Arith, x: &mut [f32]) {
+    for x in x {
+        let y = exp(arith, if *x < LOWEST_NORMAL { LOWEST_NORMAL } else { *x });
+        *x = if *x < LOWEST_NORMAL { 0.0 } else { y };
+    }
+}
+
+/// [`softmax_exp`] with the instruction that multiplies by 2ⁿ: half of the instructions.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn softmax_exp_512(arith: Avx512, x: &mut [f32]) {
+    use std::arch::x86_64::*;
+    let (registers, rest) = x.as_chunks_mut::<16>();
+    for x in registers {
+        // SAFETY: sixteen numbers; `arith` proves the features.
+        unsafe {
+            let v = _mm512_loadu_ps(x.as_ptr());
+            let normal = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(v, _mm512_set1_ps(LOWEST_NORMAL));
+            let round = _mm512_set1_ps(ROUND);
+            let n = _mm512_fmadd_ps(v, _mm512_set1_ps(std::f32::consts::LOG2_E), round);
+            let n = _mm512_sub_ps(n, round);
+            let r = _mm512_fmadd_ps(n, _mm512_set1_ps(-LN2.0), v);
+            let r = _mm512_fmadd_ps(n, _mm512_set1_ps(-LN2.1), r);
+            let mut p = _mm512_set1_ps(EXP[0]);
+            for c in &EXP[1..] {
+                p = _mm512_fmadd_ps(r, p, _mm512_set1_ps(*c));
+            }
+            let y = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r);
+            let y = _mm512_add_ps(y, _mm512_set1_ps(1.0));
+            _mm512_storeu_ps(x.as_mut_ptr(), _mm512_maskz_scalef_ps(normal, y, n));
+        }
+    }
+    softmax_exp(arith, rest);
 }
 
 #[inline(always)]
@@ -182,6 +229,31 @@ mod tests {
             let y = exp(isa, &[0.0, -0.0, f32::NEG_INFINITY, f32::INFINITY, f32::MIN, f32::MAX, f32::NAN]);
             assert_eq!(y[..6], [1.0, 1.0, 0.0, f32::INFINITY, 0.0, f32::INFINITY], "{isa}");
             assert!(y[6].is_nan(), "{isa}");
+        }
+    }
+
+    #[test]
+    fn exp_of_a_softmax_is_exp_or_nothing() {
+        #[inline(always)]
+        fn kernel(arith: impl Arith, x: &mut [f32]) {
+            arith.softmax_exp(x);
+        }
+        let below = dense().into_iter().flatten().filter(|x| *x <= 0.0);
+        let x: Vec<f32> = below.chain([0.0, -0.0, -87.0, -87.000_01, -200.0, f32::NEG_INFINITY, f32::MIN]).collect();
+        for isa in Isa::available() {
+            for len in [x.len(), 1, 15, 17] {
+                let x = &x[x.len() - len..];
+                let (mut y, want) = (x.to_vec(), exp(isa, x));
+                let to = &mut y[..];
+                per_isa!(isa, kernel, (to: &mut [f32]));
+                for ((y, want), x) in y.iter().zip(want).zip(x) {
+                    assert_eq!(*y, if *x < -87.0 { 0.0 } else { want }, "{isa}: {x:e}");
+                }
+            }
+            let mut nan = [f32::NAN; 17];
+            let to = &mut nan[..];
+            per_isa!(isa, kernel, (to: &mut [f32]));
+            assert!(nan.iter().all(|x| x.is_nan()), "{isa}");
         }
     }
 

@@ -6,9 +6,8 @@ use std::ops::Range;
 
 use super::integers::Integers;
 use super::number::Plane;
-use super::products::sum;
+use super::products::{hide, sum};
 use crate::kernels::lanes::{Arith, LANES};
-use crate::kernels::math::exp;
 use crate::kv::BLOCK;
 
 /// Rows of queries `[rows, d]` in 16 bits, and what their products are to be multiplied by.
@@ -26,12 +25,13 @@ impl Queries {
         let most = ((i32::MAX as usize / 128 / d.max(1)) as f32).min(f32::from(i16::MAX));
         let stride = d.div_ceil(2);
         let rows = q.len() / d.max(1);
-        let (mut pairs, mut factors) = (Vec::with_capacity(rows * stride), Vec::with_capacity(rows));
-        for q in q.chunks_exact(d.max(1)) {
+        let (mut pairs, mut factors) = (vec![[0; 2]; rows * stride], Vec::with_capacity(rows));
+        for (q, pairs) in q.chunks_exact(d.max(1)).zip(pairs.chunks_exact_mut(stride.max(1))) {
             let (factor, inverse) = factors_of(largest(q), most);
             factors.push(factor);
-            let round = |q: &f32| round(q * inverse);
-            pairs.extend(q.chunks(2).map(|q| [round(&q[0]), q.get(1).map_or(0, round)]));
+            for (q, to) in q.iter().zip(pairs.as_flattened_mut()) {
+                *to = round(q * inverse);
+            }
         }
         Self { pairs, factors, stride }
     }
@@ -146,7 +146,7 @@ pub(super) struct Weights {
 }
 
 /// Turns scores into a block's weights, which have the values' scales in them, and brings the rows' largest scores and
-/// totals up to date.
+/// totals up to date. Each row sees a part of the block, which is not empty.
 ///
 /// They are relative to the block's largest score: so small weights, if all of a block are small, keep their precision,
 /// and nothing waits for the block before.
@@ -154,32 +154,18 @@ pub(super) struct Weights {
 pub(super) fn weigh<const R: usize, L: Integers>(
     level: L,
     scores: &mut [[f32; BLOCK]; R],
-    part: Range<usize>,
+    parts: &[Range<usize>; R],
     scales: &[f32; BLOCK],
     weights: &mut [Weights; R],
     max: &mut [f32; R],
     total: &mut [f32; R],
 ) {
     let (arith, n) = (level.arith(), <L::A as Arith>::N);
-    let mut scales = *scales;
-    if part.len() < BLOCK {
-        // What is not seen may be anything.
-        for j in 0..BLOCK {
-            let seen = part.contains(&j);
-            scales[j] = if seen { scales[j] } else { 0.0 };
-            for scores in &mut *scores {
-                scores[j] = if seen { scores[j] } else { f32::NEG_INFINITY };
-            }
-        }
-    }
-    let (factor, inverse) = factors_of(largest(&scales), f32::from(i16::MAX));
-    for scale in &mut scales {
-        *scale *= inverse;
-    }
     // In memory, as the scores are: LLVM would gather some of these and some of those in one register.
     let mut factors = [[0.0; LANES / 2]; 2];
     let factors = black_box(&mut factors);
     for r in 0..R {
+        hide(&mut scores[r], &parts[r]);
         let mut here = arith.splat(f32::MIN);
         for at in (0..BLOCK).step_by(n) {
             // A score that is NaN is passed over, and is a weight that is NaN.
@@ -193,21 +179,37 @@ pub(super) fn weigh<const R: usize, L: Integers>(
             *score -= here;
         }
     }
-    for x in factors.as_flattened_mut() {
-        *x = exp(arith, *x);
-    }
-    for x in scores.as_flattened_mut() {
-        *x = exp(arith, *x);
-    }
+    arith.softmax_exp(factors.as_flattened_mut());
+    arith.softmax_exp(scores.as_flattened_mut());
+    let (mut of, mut seen) = (parts[0].clone(), *scales);
+    let mut factor = normalize(&mut seen, &of);
     for r in 0..R {
+        if parts[r] != of {
+            (of, seen) = (parts[r].clone(), *scales);
+            factor = normalize(&mut seen, &of);
+        }
         let [before, here] = [factors[0][r], factors[1][r]];
         total[r] = arith.mul_add(total[r], before, sum(arith, &scores[r]) * here);
         (weights[r].before, weights[r].here) = (before, here * factor);
         for at in (0..BLOCK).step_by(n) {
-            let weight = arith.mul_v(arith.load(&scores[r][at..]), arith.load(&scales[at..]));
+            let weight = arith.mul_v(arith.load(&scores[r][at..]), arith.load(&seen[at..]));
             level.store_rounded(weight, &mut weights[r].pairs.as_flattened_mut()[at..]);
         }
     }
+}
+
+/// Scales of the part that is seen, so that the largest makes 1 the largest of 16 bits; what makes floats of them again.
+#[inline(always)]
+fn normalize(scales: &mut [f32; BLOCK], part: &Range<usize>) -> f32 {
+    // What is not seen may be anything.
+    for (j, scale) in scales.iter_mut().enumerate() {
+        *scale = if part.contains(&j) { *scale } else { 0.0 };
+    }
+    let (factor, inverse) = factors_of(largest(scales), f32::from(i16::MAX));
+    for scale in scales {
+        *scale *= inverse;
+    }
+    factor
 }
 
 /// Adds the values of a block `[BLOCK / 2, d, 2]`, weighted, to the rows' sums.
@@ -217,13 +219,14 @@ pub(super) fn weigh<const R: usize, L: Integers>(
 pub(super) fn add_values<const R: usize, const P: usize, L: Integers>(
     level: L,
     weights: &[Weights; R],
-    part: Range<usize>,
+    parts: &[Range<usize>; R],
     values: &Plane<i8>,
     d: usize,
     sums: &mut [f32],
 ) {
     let n = <L::A as Arith>::N;
-    let pairs = part.start / 2..part.end.div_ceil(2);
+    // Weights of what a row does not see are 0.
+    let pairs = parts[0].start / 2..parts[R - 1].end.div_ceil(2);
     let mut column = 0;
     while column + P * n <= d {
         panel::<R, P, L>(level, weights, pairs.clone(), values, d, column, sums);

@@ -221,7 +221,7 @@ x86!(
     _mm256_loadu_si256,
     _mm512_cvtepi8_epi16,
     _mm512_set1_epi32,
-    std::arch::x86_64::_mm512_dpwssd_epi32,
+    crate::kernels::panel::add_words,
     _mm512_add_epi32,
     _mm512_cvtepi32_ps,
     store_rounded_512
@@ -291,16 +291,16 @@ impl Integers for crate::kernels::lanes::Neon {
 
 /// Runs `$kernel(level, args…)` compiled for the [`Integers`] of `$isa`; as `per_isa` does for floats.
 macro_rules! per_integers {
-    ($isa:expr, $kernel:path, ($($arg:ident: $type:ty),* $(,)?)) => {{
+    ($isa:expr, $kernel:path, ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn avx2($($arg: $type),*) {
+        fn avx2($($arg: $type),*) $(-> $result)? {
             // SAFETY: this function runs only where its features are.
             $kernel(unsafe { $crate::kernels::attention::integers::Avx2::new() }, $($arg),*)
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn avx512vnni($($arg: $type),*) {
+        fn avx512vnni($($arg: $type),*) $(-> $result)? {
             // SAFETY: this function runs only where its features are.
             $kernel(unsafe { $crate::kernels::attention::integers::Avx512Vnni::new() }, $($arg),*)
         }

@@ -159,24 +159,20 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
     }
     let done: Vec<OnceLock<Softmax>> = tasks.iter().map(|_| OnceLock::new()).collect();
     let out = Disjoint::new(out);
-    let state = |Task { tile, heads, .. }: &Task| {
-        Softmax::new(heads.len() * tile.rows(), head_dim.next_multiple_of(BLOCK))
-    };
-    let write = |Task { tile, heads: of, .. }: &Task, state: &Softmax| {
+    let write = |Task { tile, heads: of, .. }: &Task, sums: &Softmax| {
         for i in 0..of.len() * tile.rows() {
             let (head, query) = (of.start + i / tile.rows(), i % tile.rows() / group);
             let row = (tile.row + query) * heads + head * group + i % group;
             // SAFETY: a row belongs to one tile and KV head, which one caller writes, once.
             let out = unsafe { out.range(row * head_dim, head_dim) };
-            state.write(i, out);
+            sums.write(i, out);
         }
     };
     let task = |i: usize| {
-        let (mut sums, whole) = (state(&tasks[i]), tasks[i].spans == tasks[i].tile.spans());
         // What this thread takes next if the others keep pace.
         let next = tasks.get(i + threads()).filter(|next| next.is_like(&tasks[i]));
-        run(isa, [&tasks[i], next.unwrap_or(&tasks[i])], q, &mut sums);
-        if whole {
+        let sums = run(isa, [&tasks[i], next.unwrap_or(&tasks[i])], q);
+        if tasks[i].spans == tasks[i].tile.spans() {
             write(&tasks[i], &sums);
         } else {
             // Each task is run once.
@@ -191,27 +187,27 @@ fn attention_on(isa: Isa, spec: &AttentionSpec, q: &[f32], sequences: &[Sequence
 
     let mut done = done.into_iter().map(OnceLock::into_inner);
     for spans in tasks.chunk_by(|a, b| std::ptr::eq(a.tile, b.tile) && a.heads == b.heads) {
-        let parts: Vec<Softmax> = done.by_ref().take(spans.len()).flatten().collect();
-        if !parts.is_empty() {
-            let (parts, sums) = (&parts[..], &mut state(&spans[0]));
-            per_isa!(isa, tile::merge, (parts: &[Softmax], sums: &mut Softmax));
+        let mut parts: Vec<Softmax> = done.by_ref().take(spans.len()).flatten().collect();
+        if let Some((sums, parts)) = parts.split_first_mut() {
+            let (sums, parts) = (&mut *sums, &*parts);
+            per_isa!(isa, tile::merge, (sums: &mut Softmax, parts: &[Softmax]));
             write(&spans[0], sums);
         }
     }
 }
 
-/// [`tile::run`] of the first task on a level. Not inlined: the two places that run tasks would each get all levels.
+/// [`tile::run`] on a level. Not inlined: the two places that run tasks would each get all levels.
 #[inline(never)]
-fn run(isa: Isa, tasks: [&Task; 2], q: &[f32], state: &mut Softmax) {
+fn run(isa: Isa, tasks: [&Task; 2], q: &[f32]) -> Softmax {
     let tile = tasks[0].tile;
     if let Some(KvSlice::I8(..)) = tile.sequence.keys.get(tile.blocks().start) {
         #[cfg(target_arch = "x86_64")]
         if isa.registers() == Registers::Amx && tile.rows() >= registers::MANY {
             // SAFETY: the level exists only after its features were detected.
-            return unsafe { registers::run(tasks, q, state) };
+            return unsafe { registers::run(tasks, q) };
         }
-        per_integers!(isa, tile::run_int8, (tasks: [&Task; 2], q: &[f32], state: &mut Softmax));
+        per_integers!(isa, tile::run_int8, (tasks: [&Task; 2], q: &[f32]) -> Softmax)
     } else {
-        per_isa!(isa, tile::run, (tasks: [&Task; 2], q: &[f32], state: &mut Softmax));
+        per_isa!(isa, tile::run, (tasks: [&Task; 2], q: &[f32]) -> Softmax)
     }
 }

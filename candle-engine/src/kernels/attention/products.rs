@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use super::number::{Number, Plane};
 use crate::kernels::lanes::{Arith, LANES};
-use crate::kernels::math::exp;
 use crate::kv::BLOCK;
 
 /// `P` registers of a panel.
@@ -22,24 +21,28 @@ fn load_panel<const P: usize, N: Number, A: Arith>(arith: A, x: &[N]) -> [A::V; 
     panel
 }
 
-/// Scores of `R` rows: q `[R, d]` · keys `[d, BLOCK]`, each one sum over d in order.
+/// Scores of `R` rows from `row` on, of the `rows` of q `[d, rows]`, and keys `[d, BLOCK]`, each one sum over d in
+/// order.
 #[inline(always)]
 pub(super) fn score<const R: usize, const P: usize, N: Number, A: Arith>(
     arith: A,
-    q: [&[f32]; R],
+    q: &[f32],
+    rows: usize,
+    row: usize,
     keys: &Plane<N>,
     scores: &mut [[f32; BLOCK]; R],
 ) {
     const { assert!(BLOCK.is_multiple_of(P * A::N)) };
     let (columns, _) = keys.numbers.as_chunks::<BLOCK>();
-    let q = q.map(|q| &q[..columns.len()]);
+    assert!(q.len() == columns.len() * rows && row + R <= rows, "score: rows of queries");
     for panel in (0..BLOCK).step_by(P * A::N) {
         let mut sums = [[arith.splat(0.0); P]; R];
-        for (i, columns) in columns.iter().enumerate() {
+        for (i, (columns, q)) in columns.iter().zip(q.chunks_exact(rows)).enumerate() {
             keys.fetch(i * BLOCK + panel);
             let columns = load_panel::<P, N, A>(arith, &columns[panel..]);
+            let q: &[f32; R] = q[row..].first_chunk().expect("R rows");
             for r in 0..R {
-                let q = arith.splat(q[r][i]);
+                let q = arith.splat(q[r]);
                 for p in 0..P {
                     sums[r][p] = arith.mul_add_v(q, columns[p], sums[r][p]);
                 }
@@ -54,22 +57,28 @@ pub(super) fn score<const R: usize, const P: usize, N: Number, A: Arith>(
     }
 }
 
-/// Turns scores into weights relative to a row's largest score so far, and brings its total up to date. Returns the
-/// factors that bring earlier sums to the same scale.
+/// Takes out of a row's scores those of positions that it does not see.
+#[inline(always)]
+pub(super) fn hide(scores: &mut [f32; BLOCK], part: &Range<usize>) {
+    if part.len() < BLOCK {
+        for (j, score) in scores.iter_mut().enumerate() {
+            *score = if part.contains(&j) { *score } else { f32::NEG_INFINITY };
+        }
+    }
+}
+
+/// Turns scores into weights relative to a row's largest score so far, and brings its total up to date. Each row sees a
+/// part of the block, which is not empty. Returns the factors that bring earlier sums to the same scale.
 #[inline(always)]
 pub(super) fn weigh<const R: usize, A: Arith>(
     arith: A,
     scores: &mut [[f32; BLOCK]; R],
-    part: Range<usize>,
+    parts: &[Range<usize>; R],
     max: &mut [f32; R],
     total: &mut [f32; R],
 ) -> [f32; R] {
-    if part.len() < BLOCK {
-        for scores in &mut *scores {
-            for (j, score) in scores.iter_mut().enumerate() {
-                *score = if part.contains(&j) { *score } else { f32::NEG_INFINITY };
-            }
-        }
+    for r in 0..R {
+        hide(&mut scores[r], &parts[r]);
     }
     // In memory, as the scores are: LLVM would gather some of these and some of those in one register.
     let mut factors = [0.0; LANES];
@@ -87,12 +96,8 @@ pub(super) fn weigh<const R: usize, A: Arith>(
             *score -= largest;
         }
     }
-    for x in &mut *rescale {
-        *x = exp(arith, *x);
-    }
-    for x in scores.as_flattened_mut() {
-        *x = exp(arith, *x);
-    }
+    arith.softmax_exp(rescale);
+    arith.softmax_exp(scores.as_flattened_mut());
     for r in 0..R {
         total[r] = arith.mul_add(total[r], rescale[r], sum(arith, &scores[r]));
     }
@@ -117,21 +122,27 @@ pub(super) fn sum<A: Arith>(arith: A, weights: &[f32; BLOCK]) -> f32 {
     arith.sum_of(parts[0])
 }
 
-/// sums = sums · rescale + weights `[R, part]` · values `[part, d]`, in the order of positions.
+/// sums = sums · rescale + weights `[R, BLOCK]` · values `[BLOCK, d]`, in the order of positions, of each row those that
+/// it sees: `parts`, which begin and end in the order of rows.
 ///
 /// Shapes: `sums [R, width]`, `width` being `d` or more, in whole blocks.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)] // as few as there are
 pub(super) fn add_values<const R: usize, const P: usize, N: Number, A: Arith>(
     arith: A,
     weights: &[[f32; BLOCK]; R],
-    part: Range<usize>,
+    parts: &[Range<usize>; R],
     rescale: &[f32; R],
     values: &Plane<N>,
     d: usize,
     sums: &mut [f32],
 ) {
     const { assert!(BLOCK.is_multiple_of(P * A::N)) };
-    assert!(part.end <= BLOCK && values.numbers.len() == BLOCK * d);
+    let some = parts[0].start..parts[R - 1].end;
+    assert!(some.end <= BLOCK && values.numbers.len() == BLOCK * d);
+    // What all rows see.
+    let start = parts[R - 1].start.min(some.end);
+    let all = start..parts[0].end.max(start);
     let (width, step) = (sums.len() / R, P * A::N);
     for panel in (0..d).step_by(step) {
         let mut acc = [[arith.splat(0.0); P]; R];
@@ -142,18 +153,31 @@ pub(super) fn add_values<const R: usize, const P: usize, N: Number, A: Arith>(
             }
         }
         if panel + step <= d {
-            for j in part.clone() {
-                let at = j * d + panel;
-                values.fetch(at);
-                let columns = load_panel::<P, N, A>(arith, &values.numbers[at..]);
-                accumulate(arith, weights, j, &columns, &mut acc);
+            let columns = |j: usize| {
+                values.fetch(j * d + panel);
+                &values.numbers[j * d + panel..]
+            };
+            if R > 1 {
+                for j in some.start..all.start {
+                    accumulate_some(arith, weights, parts, j, columns(j), &mut acc);
+                }
+            }
+            for j in all.clone() {
+                let columns = load_panel::<P, N, A>(arith, columns(j));
+                for r in 0..R {
+                    accumulate(arith, weights[r][j], &columns, &mut acc[r]);
+                }
+            }
+            if R > 1 {
+                for j in all.end..some.end {
+                    accumulate_some(arith, weights, parts, j, columns(j), &mut acc);
+                }
             }
         } else {
             let mut rest = [N::ZERO; BLOCK];
-            for j in part.clone() {
+            for j in some.clone() {
                 rest[..d - panel].copy_from_slice(&values.numbers[j * d + panel..(j + 1) * d]);
-                let columns = load_panel::<P, N, A>(arith, &rest);
-                accumulate(arith, weights, j, &columns, &mut acc);
+                accumulate_some(arith, weights, parts, j, &rest, &mut acc);
             }
         }
         for r in 0..R {
@@ -165,18 +189,28 @@ pub(super) fn add_values<const R: usize, const P: usize, N: Number, A: Arith>(
     }
 }
 
+/// Adds a position's values to the sums of the rows that see it.
 #[inline(always)]
-fn accumulate<const R: usize, const P: usize, A: Arith>(
+fn accumulate_some<const R: usize, const P: usize, N: Number, A: Arith>(
     arith: A,
     weights: &[[f32; BLOCK]; R],
+    parts: &[Range<usize>; R],
     j: usize,
-    columns: &[A::V; P],
+    columns: &[N],
     acc: &mut [[A::V; P]; R],
 ) {
+    let columns = load_panel::<P, N, A>(arith, columns);
     for r in 0..R {
-        let weight = arith.splat(weights[r][j]);
-        for p in 0..P {
-            acc[r][p] = arith.mul_add_v(weight, columns[p], acc[r][p]);
+        if parts[r].contains(&j) {
+            accumulate(arith, weights[r][j], &columns, &mut acc[r]);
         }
+    }
+}
+
+#[inline(always)]
+fn accumulate<const P: usize, A: Arith>(arith: A, weight: f32, columns: &[A::V; P], acc: &mut [A::V; P]) {
+    let weight = arith.splat(weight);
+    for p in 0..P {
+        acc[p] = arith.mul_add_v(weight, columns[p], acc[p]);
     }
 }

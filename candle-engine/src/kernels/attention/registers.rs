@@ -17,9 +17,9 @@ use crate::kv::BLOCK;
 
 /// [`tile::run_int8`] on this level.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn run(tasks: [&Task; 2], q: &[f32], state: &mut Softmax) {
+pub(super) fn run(tasks: [&Task; 2], q: &[f32]) -> Softmax {
     // SAFETY: this function runs only where its features are, and matrix registers.
-    unsafe { tile::run_registers(Avx512Vnni::new(), tasks, q, state) };
+    unsafe { tile::run_registers(Avx512Vnni::new(), tasks, q) }
 }
 
 /// Rows from which on this is faster.
@@ -62,10 +62,12 @@ impl Queries {
         let steps = d.div_ceil(ROW);
         let mut bytes = vec![[NONE; 2]; rows.div_ceil(ROWS) * steps];
         for row in 0..rows {
-            for (i, q) in queries.row(row).as_flattened().iter().enumerate() {
-                let [high, low] = &mut bytes[row / ROWS * steps + i / ROW];
-                high.0[row % ROWS][i % ROW] = (q >> 8) as u8;
-                low.0[row % ROWS][i % ROW] = *q as u8;
+            let to = &mut bytes[row / ROWS * steps..][..steps];
+            for (q, [high, low]) in queries.row(row).as_flattened().chunks(ROW).zip(to) {
+                let (high, low) = (&mut high.0[row % ROWS], &mut low.0[row % ROWS]);
+                for ((q, high), low) in q.iter().zip(high).zip(low) {
+                    (*high, *low) = ((q >> 8) as u8, *q as u8);
+                }
             }
         }
         Self { bytes, queries, steps }

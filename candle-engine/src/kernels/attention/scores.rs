@@ -50,8 +50,8 @@ fn scores_on(isa: Isa, heads: Heads, scale: f32, head: usize, q: &[f32], keys: &
 fn floats<A: Arith>(arith: A, q: &[f32], (keys, head): (KvSlice, usize), scores: &mut [[f32; BLOCK]; 1]) {
     let numbers = head * BLOCK * q.len()..(head + 1) * BLOCK * q.len();
     match keys {
-        KvSlice::F32(keys) => score::<1, 2, _, A>(arith, [q], &Plane::near(&keys[numbers], None), scores),
-        KvSlice::F16(keys) => score::<1, 2, _, A>(arith, [q], &Plane::near(&keys[numbers], None), scores),
+        KvSlice::F32(keys) => score::<1, 2, _, A>(arith, q, 1, 0, &Plane::near(&keys[numbers], None), scores),
+        KvSlice::F16(keys) => score::<1, 2, _, A>(arith, q, 1, 0, &Plane::near(&keys[numbers], None), scores),
         KvSlice::I8(..) => unreachable!("keys of floats"),
     }
 }

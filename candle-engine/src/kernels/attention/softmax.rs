@@ -21,13 +21,6 @@ impl Softmax {
         Self { width, max, total, sums: vec![0.0; rows * width] }
     }
 
-    /// Goes back to before the first position.
-    pub fn reset(&mut self) {
-        self.max.fill(f32::NEG_INFINITY);
-        self.total.fill(0.0);
-        self.sums.fill(0.0);
-    }
-
     /// Takes in the positions of `next`, which follow those so far. A row that saw none of them, or none before
     /// them, is left or taken as it is, to the bit.
     #[inline(always)]
@@ -55,9 +48,10 @@ impl Softmax {
 
     /// The sums of a row, divided by its total.
     pub fn write(&self, row: usize, out: &mut [f32]) {
-        let total = self.total[row];
+        // As one division: they are as much work as some of the sums.
+        let factor = 1.0 / self.total[row];
         for (out, sum) in out.iter_mut().zip(&self.sums[row * self.width..]) {
-            *out = sum / total;
+            *out = sum * factor;
         }
     }
 }

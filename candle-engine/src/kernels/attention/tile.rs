@@ -120,7 +120,7 @@ trait Planes<M: Multiply> {
         &self,
         head: usize,
         row: usize,
-        part: Range<usize>,
+        parts: &[Range<usize>; R],
         scores: &mut [[f32; BLOCK]; R],
         weights: &mut [M::Weights; R],
         max: &mut [f32; R],
@@ -130,7 +130,7 @@ trait Planes<M: Multiply> {
     fn add_values<const R: usize>(
         &self,
         head: usize,
-        part: Range<usize>,
+        parts: &[Range<usize>; R],
         scores: &[[f32; BLOCK]; R],
         weights: &[M::Weights; R],
         sums: &mut [f32],
@@ -147,6 +147,8 @@ struct Work<'a, M: Multiply> {
     d: usize,
     /// Columns of the sums: `d`, rounded up to whole blocks.
     width: usize,
+    /// What a head's rows see of the current block.
+    parts: Vec<Range<usize>>,
     /// Queries `[heads, queries, group, d]`.
     queries: M::Queries,
     /// The rows' state within the current span.
@@ -158,21 +160,20 @@ struct Work<'a, M: Multiply> {
     wide: Vec<f32>,
 }
 
-/// Adds what a task sees of a cache of floats to `state`, whose rows are `[heads, queries, group]`, and fetches what the
-/// next task begins with.
+/// What a task sees of a cache of floats, in rows `[heads, queries, group]`; what the next task begins with is fetched.
 #[inline(always)]
-pub(super) fn run<A: Arith>(arith: A, tasks: [&Task; 2], q: &[f32], state: &mut Softmax) {
-    walk(Floats(arith), tasks, q, state);
+pub(super) fn run<A: Arith>(arith: A, tasks: [&Task; 2], q: &[f32]) -> Softmax {
+    walk(Floats(arith), tasks, q)
 }
 
 /// As [`run`], of an int8 cache.
 #[inline(always)]
-pub(super) fn run_int8<L: Integers>(level: L, tasks: [&Task; 2], q: &[f32], state: &mut Softmax) {
-    walk(Int8(level), tasks, q, state);
+pub(super) fn run_int8<L: Integers>(level: L, tasks: [&Task; 2], q: &[f32]) -> Softmax {
+    walk(Int8(level), tasks, q)
 }
 
 #[inline(always)]
-fn walk<M: Multiply>(multiply: M, [task, next]: [&Task; 2], q: &[f32], state: &mut Softmax) {
+fn walk<M: Multiply>(multiply: M, [task, next]: [&Task; 2], q: &[f32]) -> Softmax {
     let Task { tile, heads, .. } = task;
     let (group, d) = (tile.spec.heads.heads / tile.spec.heads.kv_heads, tile.spec.heads.head_dim);
     let count = heads.len() * tile.rows();
@@ -190,13 +191,14 @@ fn walk<M: Multiply>(multiply: M, [task, next]: [&Task; 2], q: &[f32], state: &m
         group,
         d,
         width,
+        parts: Vec::new(),
         queries: multiply.queries(scaled, d),
         state: Softmax::new(count, width),
         scores: vec![[0.0; BLOCK]; count],
         weights: vec![M::Weights::default(); count],
         wide: Vec::new(),
     };
-    let (blocks, then) = (task.blocks(), next.blocks());
+    let (blocks, then, mut sums) = (task.blocks(), next.blocks(), None::<Softmax>);
     for block in blocks.clone() {
         let ahead = match block + AHEAD {
             ahead if ahead < blocks.end => {
@@ -209,18 +211,24 @@ fn walk<M: Multiply>(multiply: M, [task, next]: [&Task; 2], q: &[f32], state: &m
             },
         };
         multiply.block(&mut work, block, ahead);
-        if (block + 1).is_multiple_of(SPAN) || block + 1 == blocks.end {
-            state.merge(multiply.arith(), &work.state);
-            work.state.reset();
+        let last = block + 1 == blocks.end;
+        if last || (block + 1).is_multiple_of(SPAN) {
+            let next = Softmax::new(if last { 0 } else { count }, width);
+            let span = std::mem::replace(&mut work.state, next);
+            match &mut sums {
+                Some(sums) => sums.merge(multiply.arith(), &span),
+                None => sums = Some(span),
+            }
         }
     }
+    sums.expect("a task has blocks")
 }
 
-/// Adds the spans of a tile and its heads to each other, in their order.
+/// Adds the spans of a tile and its heads to the first of them, in their order.
 #[inline(always)]
-pub(super) fn merge<A: Arith>(arith: A, spans: &[Softmax], state: &mut Softmax) {
+pub(super) fn merge<A: Arith>(arith: A, sums: &mut Softmax, spans: &[Softmax]) {
     for span in spans {
-        state.merge(arith, span);
+        sums.merge(arith, span);
     }
 }
 
@@ -261,43 +269,37 @@ impl<'a, M: Multiply> Work<'a, M> {
 
     #[inline(always)]
     fn planes(&mut self, multiply: M, block: usize, planes: &impl Planes<M>) {
-        let tile = self.tile;
-        let seen = |query: usize| {
-            let Range { start, end } = tile.sees(query);
+        self.parts.clear();
+        let mut rows = 0..0;
+        for query in 0..self.tile.queries {
+            let Range { start, end } = self.tile.sees(query);
             let within = |position: usize| position.saturating_sub(block * BLOCK).min(BLOCK);
-            within(start)..within(end)
-        };
-        // Queries that see the same part of the block go through it together.
-        let mut query = 0;
-        while query < tile.queries {
-            let (first, part) = (query, seen(query));
-            while query < tile.queries && seen(query) == part {
-                query += 1;
+            let part = within(start)..within(end);
+            // Later queries begin and end later: those that see something of the block follow each other.
+            match (part.is_empty(), rows.is_empty()) {
+                (true, true) => rows = (query + 1) * self.group..(query + 1) * self.group,
+                (true, false) => {}
+                (false, _) => rows.end = (query + 1) * self.group,
             }
-            let (mut row, end) = (first * self.group, query * self.group);
-            while row < end && !part.is_empty() {
-                let part = part.clone();
-                row += match end - row {
-                    8.. if M::A::ROWS >= 8 => self.pass::<8>(multiply, row, part, planes),
-                    4.. if M::A::ROWS >= 4 => self.pass::<4>(multiply, row, part, planes),
-                    3 if M::A::ROWS >= 4 => self.pass::<3>(multiply, row, part, planes),
-                    2 if M::A::ROWS >= 4 => self.pass::<2>(multiply, row, part, planes),
-                    _ => self.pass::<1>(multiply, row, part, planes),
-                };
-            }
+            self.parts.extend(std::iter::repeat_n(part, self.group));
+        }
+        let Range { start: mut row, end } = rows;
+        while row < end {
+            row += match end - row {
+                8.. if M::A::ROWS >= 8 => self.pass::<8>(multiply, row, planes),
+                4.. if M::A::ROWS >= 4 => self.pass::<4>(multiply, row, planes),
+                3 if M::A::ROWS >= 4 => self.pass::<3>(multiply, row, planes),
+                2 if M::A::ROWS >= 4 => self.pass::<2>(multiply, row, planes),
+                _ => self.pass::<1>(multiply, row, planes),
+            };
         }
     }
 
-    /// Takes `R` rows from `row` on, of each head, through the part of a block that they see.
+    /// Takes `R` rows from `row` on, of each head, through the parts of a block that they see.
     #[inline(always)]
-    fn pass<const R: usize>(
-        &mut self,
-        multiply: M,
-        row: usize,
-        part: Range<usize>,
-        planes: &impl Planes<M>,
-    ) -> usize {
+    fn pass<const R: usize>(&mut self, multiply: M, row: usize, planes: &impl Planes<M>) -> usize {
         let (arith, rows) = (multiply.arith(), self.tile.rows());
+        let parts: &[Range<usize>; R] = (&self.parts[row..row + R]).try_into().expect("R rows");
         // The same for each head, and then what waits for it.
         for head in 0..self.heads.len() {
             let row = head * rows + row;
@@ -316,7 +318,7 @@ impl<'a, M: Multiply> Work<'a, M> {
             let weights = (&mut self.weights[rows.clone()]).try_into().expect("R rows");
             let max = (&mut self.state.max[rows.clone()]).try_into().expect("R rows");
             let total = (&mut self.state.total[rows]).try_into().expect("R rows");
-            planes.weigh::<R>(head, row, part.clone(), scores, weights, max, total);
+            planes.weigh::<R>(head, row, parts, scores, weights, max, total);
         }
         for head in 0..self.heads.len() {
             let row = head * rows + row;
@@ -324,7 +326,7 @@ impl<'a, M: Multiply> Work<'a, M> {
             let scores = (&self.scores[rows.clone()]).try_into().expect("R rows");
             let weights = (&self.weights[rows]).try_into().expect("R rows");
             let sums = &mut self.state.sums[row * self.width..(row + R) * self.width];
-            planes.add_values::<R>(head, part.clone(), scores, weights, sums);
+            planes.add_values::<R>(head, parts, scores, weights, sums);
         }
         R
     }
@@ -336,6 +338,7 @@ struct Floats<A>(A);
 
 impl<A: Arith> Multiply for Floats<A> {
     type A = A;
+    /// Queries `[d, rows]`.
     type Queries = Vec<f32>;
     /// What brings earlier sums to the same scale.
     type Weights = f32;
@@ -346,8 +349,21 @@ impl<A: Arith> Multiply for Floats<A> {
     }
 
     #[inline(always)]
-    fn queries(self, q: Vec<f32>, _: usize) -> Vec<f32> {
-        q
+    fn queries(self, q: Vec<f32>, d: usize) -> Vec<f32> {
+        let rows = q.len() / d.max(1);
+        let mut columns = vec![0.0; q.len()];
+        let (whole_rows, whole_d) = (rows - rows % 8, d - d % 8);
+        for row in (0..whole_rows).step_by(8) {
+            for i in (0..whole_d).step_by(8) {
+                self.0.transpose_8x8(&q[row * d + i..], d, &mut columns[i * rows + row..], rows);
+            }
+        }
+        for row in 0..rows {
+            for i in if row < whole_rows { whole_d } else { 0 }..d {
+                columns[i * rows + row] = q[row * d + i];
+            }
+        }
+        columns
     }
 
     #[inline(always)]
@@ -405,8 +421,8 @@ impl<N: Number, A: Arith> Planes<Floats<A>> for FloatPlanes<'_, N, A> {
         row: usize,
         scores: &mut [[f32; BLOCK]; R],
     ) {
-        let q: [&[f32]; R] = std::array::from_fn(|r| &queries[(row + r) * self.d..][..self.d]);
-        products::score::<R, 2, N, A>(self.arith, q, &self.keys.plane(head), scores);
+        let rows = queries.len() / self.d.max(1);
+        products::score::<R, 2, N, A>(self.arith, queries, rows, row, &self.keys.plane(head), scores);
     }
 
     #[inline(always)]
@@ -414,26 +430,26 @@ impl<N: Number, A: Arith> Planes<Floats<A>> for FloatPlanes<'_, N, A> {
         &self,
         _: usize,
         _: usize,
-        part: Range<usize>,
+        parts: &[Range<usize>; R],
         scores: &mut [[f32; BLOCK]; R],
         weights: &mut [f32; R],
         max: &mut [f32; R],
         total: &mut [f32; R],
     ) {
-        *weights = weigh(self.arith, scores, part, max, total);
+        *weights = weigh(self.arith, scores, parts, max, total);
     }
 
     #[inline(always)]
     fn add_values<const R: usize>(
         &self,
         head: usize,
-        part: Range<usize>,
+        parts: &[Range<usize>; R],
         scores: &[[f32; BLOCK]; R],
         weights: &[f32; R],
         sums: &mut [f32],
     ) {
         let values = &self.values.plane(head);
-        products::add_values::<R, 2, N, A>(self.arith, scores, part, weights, values, self.d, sums);
+        products::add_values::<R, 2, N, A>(self.arith, scores, parts, weights, values, self.d, sums);
     }
 }
 
@@ -493,7 +509,7 @@ impl<L: Integers> Planes<Int8<L>> for Int8Planes<'_, L> {
         &self,
         head: usize,
         _: usize,
-        part: Range<usize>,
+        parts: &[Range<usize>; R],
         scores: &mut [[f32; BLOCK]; R],
         weights: &mut [int8::Weights; R],
         max: &mut [f32; R],
@@ -502,23 +518,23 @@ impl<L: Integers> Planes<Int8<L>> for Int8Planes<'_, L> {
         let values = self.values.plane(head);
         values.fetch_scales();
         let scales = values.scales.expect("scales of an int8 cache");
-        int8::weigh(self.level, scores, part, scales, weights, max, total);
+        int8::weigh(self.level, scores, parts, scales, weights, max, total);
     }
 
     #[inline(always)]
     fn add_values<const R: usize>(
         &self,
         head: usize,
-        part: Range<usize>,
+        parts: &[Range<usize>; R],
         _: &[[f32; BLOCK]; R],
         weights: &[int8::Weights; R],
         sums: &mut [f32],
     ) {
         let (level, values, d) = (self.level, &self.values.plane(head), self.d);
         if 2 * R <= L::A::ROWS {
-            int8::add_values::<R, 4, L>(level, weights, part, values, d, sums);
+            int8::add_values::<R, 4, L>(level, weights, parts, values, d, sums);
         } else {
-            int8::add_values::<R, 2, L>(level, weights, part, values, d, sums);
+            int8::add_values::<R, 2, L>(level, weights, parts, values, d, sums);
         }
     }
 }
@@ -535,9 +551,9 @@ struct Registers<L>(L);
 /// The level has them.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) unsafe fn run_registers<L: Integers>(level: L, tasks: [&Task; 2], q: &[f32], state: &mut Softmax) {
+pub(super) unsafe fn run_registers<L: Integers>(level: L, tasks: [&Task; 2], q: &[f32]) -> Softmax {
     let _tiles = registers::tiles();
-    walk(Registers(level), tasks, q, state);
+    walk(Registers(level), tasks, q)
 }
 
 /// Rows of queries, and what lies between the products.
@@ -620,14 +636,14 @@ impl<L: Integers> Planes<Registers<L>> for RegisterPlanes<'_, L> {
         &self,
         _: usize,
         row: usize,
-        part: Range<usize>,
+        parts: &[Range<usize>; R],
         scores: &mut [[f32; BLOCK]; R],
         _: &mut [(); R],
         max: &mut [f32; R],
         total: &mut [f32; R],
     ) {
         let mut weights = [int8::Weights::default(); R];
-        int8::weigh(self.level, scores, part, self.scales, &mut weights, max, total);
+        int8::weigh(self.level, scores, parts, self.scales, &mut weights, max, total);
         // SAFETY: the level has these features.
         unsafe { self.weights.borrow_mut().set(row, &weights) };
     }
@@ -636,7 +652,7 @@ impl<L: Integers> Planes<Registers<L>> for RegisterPlanes<'_, L> {
     fn add_values<const R: usize>(
         &self,
         _: usize,
-        _: Range<usize>,
+        _: &[Range<usize>; R],
         _: &[[f32; BLOCK]; R],
         _: &[(); R],
         _: &mut [f32],

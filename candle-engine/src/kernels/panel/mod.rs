@@ -35,9 +35,9 @@ pub use self::tile::{Outlier, Quantization, Tile};
 use self::tile::{Parts, Tokens};
 #[cfg(target_arch = "x86_64")]
 pub use self::x86::{
-    field_of_eight, field_of_sixteen, from_array, join, quarter_sums, sixteen_words, sums_of_eight,
-    sums_of_quarters, sums_of_rows, to_array, to_integers, transpose, transpose_quarters, transpose_sixteen,
-    with_room, Room,
+    add_words, field_of_eight, field_of_sixteen, from_array, join, quarter_sums, sixteen_words,
+    sums_of_eight, sums_of_quarters, sums_of_rows, to_array, to_integers, transpose, transpose_quarters,
+    transpose_sixteen, with_room, Room,
 };
 
 /// Numbers of a row that are unpacked at once; a panel's rows are padded to a multiple.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::unpack::{load16, scales};
 use super::{number, Block, Rows, GROUP};
 use crate::kernels::panel::{
-    from_array, join, quarter_sums, sums_of_rows, transpose_quarters, Room, Tile, QUAD, SIXTEEN,
+    add_words, from_array, join, quarter_sums, sums_of_rows, transpose_quarters, Room, Tile, QUAD, SIXTEEN,
 };
 use crate::kernels::prefetch::{Ahead, LINE};
 use crate::weights::Format;
@@ -194,21 +194,6 @@ fn add_part<B: Block, const PART: usize>(
 ) -> __m512i {
     let products = _mm512_maddubs_epi16(quants::<B, PART>(rows, r), x[PART]);
     add_words(sum, products, _mm512_permutexvar_epi16(table, sub_scales))
-}
-
-/// Adds products of words, in twos, to `sum`. The compiler would make two instructions of the one.
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-#[inline]
-fn add_words(mut sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    // SAFETY: arithmetic of registers.
-    unsafe {
-        std::arch::asm!(
-            "vpdpwssd {sum}, {a}, {b}",
-            sum = inout(zmm_reg) sum, a = in(zmm_reg) a, b = in(zmm_reg) b,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    sum
 }
 
 /// The activations of a group.
