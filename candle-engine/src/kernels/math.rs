@@ -15,6 +15,15 @@ pub(crate) fn exp(arith: impl Arith, x: f32) -> f32 {
     // Comparisons that a NaN fails leave it in place.
     let x = if x < LOWEST { LOWEST } else { x };
     let x = if x > HIGHEST { HIGHEST } else { x };
+    let (y, n) = exp_parts(arith, x);
+    // 2ⁿ in two halves: n itself runs from −152 to 128, beyond what an exponent holds.
+    let half = n >> 1;
+    y * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
+
+/// y and n, where eˣ = y · 2ⁿ.
+#[inline(always)]
+fn exp_parts(arith: impl Arith, x: f32) -> (f32, i32) {
     let rounded = arith.mul_add(x, std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
     let r = arith.mul_add(n, -LN2.1, arith.mul_add(n, -LN2.0, x));
@@ -23,10 +32,7 @@ pub(crate) fn exp(arith: impl Arith, x: f32) -> f32 {
         p = arith.mul_add(r, p, *c);
     }
     let y = arith.mul_add(p, r * r, r) + 1.0;
-    // 2ⁿ in two halves: n itself runs from −152 to 128, beyond what an exponent holds.
-    let n = (rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
-    let half = n >> 1;
-    y * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+    (y, (rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32))
 }
 
 /// Beyond these eˣ is 0 or infinity.
@@ -46,8 +52,8 @@ const LOWEST_NORMAL: f32 = -87.0;
 #[inline(always)]
 pub(crate) fn softmax_exp(arith: impl Arith, x: &mut [f32]) {
     for x in x {
-        let y = exp(arith, if *x < LOWEST_NORMAL { LOWEST_NORMAL } else { *x });
-        *x = if *x < LOWEST_NORMAL { 0.0 } else { y };
+        let (y, n) = exp_parts(arith, if *x < LOWEST_NORMAL { LOWEST_NORMAL } else { *x });
+        *x = if *x < LOWEST_NORMAL { 0.0 } else { y * power_of_two(n) };
     }
 }
 
@@ -239,7 +245,8 @@ mod tests {
             arith.softmax_exp(x);
         }
         let below = dense().into_iter().flatten().filter(|x| *x <= 0.0);
-        let x: Vec<f32> = below.chain([0.0, -0.0, -87.0, -87.000_01, -200.0, f32::NEG_INFINITY, f32::MIN]).collect();
+        let x: Vec<f32> =
+            below.chain([0.0, -0.0, -87.0, -87.000_01, -200.0, f32::NEG_INFINITY, f32::MIN]).collect();
         for isa in Isa::available() {
             for len in [x.len(), 1, 15, 17] {
                 let x = &x[x.len() - len..];

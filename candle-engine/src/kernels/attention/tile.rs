@@ -98,8 +98,8 @@ trait Multiply: Copy {
     type Weights: Clone + Default;
     /// Its arithmetic on floats.
     fn arith(self) -> Self::A;
-    /// Queries of rows `q [rows, d]`, scaled.
-    fn queries(self, q: Vec<f32>, d: usize) -> Self::Queries;
+    /// Queries `q [heads, rows, d]`, scaled.
+    fn queries(self, q: Vec<f32>, rows: usize, d: usize) -> Self::Queries;
     /// Takes in one block and fetches what lies `ahead`.
     fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, ahead: Place<'a>);
 }
@@ -192,7 +192,7 @@ fn walk<M: Multiply>(multiply: M, [task, next]: [&Task; 2], q: &[f32]) -> Softma
         d,
         width,
         parts: Vec::new(),
-        queries: multiply.queries(scaled, d),
+        queries: multiply.queries(scaled, tile.rows(), d),
         state: Softmax::new(count, width),
         scores: vec![[0.0; BLOCK]; count],
         weights: vec![M::Weights::default(); count],
@@ -338,7 +338,7 @@ struct Floats<A>(A);
 
 impl<A: Arith> Multiply for Floats<A> {
     type A = A;
-    /// Queries `[d, rows]`.
+    /// Queries `[heads, d, rows]`.
     type Queries = Vec<f32>;
     /// What brings earlier sums to the same scale.
     type Weights = f32;
@@ -349,18 +349,20 @@ impl<A: Arith> Multiply for Floats<A> {
     }
 
     #[inline(always)]
-    fn queries(self, q: Vec<f32>, d: usize) -> Vec<f32> {
-        let rows = q.len() / d.max(1);
+    fn queries(self, q: Vec<f32>, rows: usize, d: usize) -> Vec<f32> {
         let mut columns = vec![0.0; q.len()];
         let (whole_rows, whole_d) = (rows - rows % 8, d - d % 8);
-        for row in (0..whole_rows).step_by(8) {
-            for i in (0..whole_d).step_by(8) {
-                self.0.transpose_8x8(&q[row * d + i..], d, &mut columns[i * rows + row..], rows);
+        let heads = q.chunks_exact((rows * d).max(1));
+        for (q, columns) in heads.zip(columns.chunks_exact_mut((rows * d).max(1))) {
+            for row in (0..whole_rows).step_by(8) {
+                for i in (0..whole_d).step_by(8) {
+                    self.0.transpose_8x8(&q[row * d + i..], d, &mut columns[i * rows + row..], rows);
+                }
             }
-        }
-        for row in 0..rows {
-            for i in if row < whole_rows { whole_d } else { 0 }..d {
-                columns[i * rows + row] = q[row * d + i];
+            for row in 0..rows {
+                for i in if row < whole_rows { whole_d } else { 0 }..d {
+                    columns[i * rows + row] = q[row * d + i];
+                }
             }
         }
         columns
@@ -368,7 +370,7 @@ impl<A: Arith> Multiply for Floats<A> {
 
     #[inline(always)]
     fn block<'a>(self, work: &mut Work<'a, Self>, block: usize, ahead: Place<'a>) {
-        let (arith, d) = (self.0, work.d);
+        let (arith, rows, d) = (self.0, work.tile.rows(), work.d);
         let mut wide = std::mem::take(&mut work.wide);
         let (keys, values) = match *work.slices(block, ahead).as_flattened() {
             [KvSlice::F32(k), KvSlice::F32(next_k), KvSlice::F32(v), KvSlice::F32(next_v)] => {
@@ -377,8 +379,8 @@ impl<A: Arith> Multiply for Floats<A> {
             [KvSlice::F16(k), KvSlice::F16(next_k), KvSlice::F16(v), KvSlice::F16(next_v)] => {
                 let (keys, values) = (work.side(ahead, [k, next_k]), work.side(ahead, [v, next_v]));
                 // Many rows have narrow numbers widened once for all, rather than in each pass.
-                if work.tile.rows() < 2 * A::ROWS {
-                    return work.planes(self, block, &FloatPlanes { arith, keys, values, d });
+                if rows < 2 * A::ROWS {
+                    return work.planes(self, block, &FloatPlanes { arith, keys, values, rows, d });
                 }
                 let (size, all) = (keys.size, keys.numbers.len());
                 wide.resize(2 * all, 0.0);
@@ -400,7 +402,7 @@ impl<A: Arith> Multiply for Floats<A> {
             _ => panic!("attention: keys and values of two formats"),
         };
         // One place for both formats: the passes are large.
-        work.planes(self, block, &FloatPlanes { arith, keys, values, d });
+        work.planes(self, block, &FloatPlanes { arith, keys, values, rows, d });
         work.wide = wide;
     }
 }
@@ -409,6 +411,8 @@ struct FloatPlanes<'a, N, A> {
     arith: A,
     keys: Side<'a, N>,
     values: Side<'a, N>,
+    /// Rows of a head.
+    rows: usize,
     d: usize,
 }
 
@@ -421,8 +425,9 @@ impl<N: Number, A: Arith> Planes<Floats<A>> for FloatPlanes<'_, N, A> {
         row: usize,
         scores: &mut [[f32; BLOCK]; R],
     ) {
-        let rows = queries.len() / self.d.max(1);
-        products::score::<R, 2, N, A>(self.arith, queries, rows, row, &self.keys.plane(head), scores);
+        let (rows, size) = (self.rows, self.rows * self.d);
+        let (q, row) = (&queries[head * size..][..size], row - head * rows);
+        products::score::<R, 2, N, A>(self.arith, q, rows, row, &self.keys.plane(head), scores);
     }
 
     #[inline(always)]
@@ -468,7 +473,7 @@ impl<L: Integers> Multiply for Int8<L> {
     }
 
     #[inline(always)]
-    fn queries(self, q: Vec<f32>, d: usize) -> int8::Queries {
+    fn queries(self, q: Vec<f32>, _: usize, d: usize) -> int8::Queries {
         int8::Queries::new(&q, d)
     }
 
@@ -578,8 +583,8 @@ impl<L: Integers> Multiply for Registers<L> {
     }
 
     #[inline(always)]
-    fn queries(self, q: Vec<f32>, d: usize) -> RegisterQueries {
-        let queries = registers::Queries::new(int8::Queries::new(&q, d), q.len() / d.max(1), d);
+    fn queries(self, q: Vec<f32>, rows: usize, d: usize) -> RegisterQueries {
+        let queries = registers::Queries::new(int8::Queries::new(&q, d), rows, d);
         RegisterQueries {
             queries,
             keys: Default::default(),
