@@ -49,6 +49,24 @@ pub(crate) trait Arith: Copy {
     fn sum_of(self, v: Self::V) -> f32;
     /// The largest of the lanes, none of which is NaN.
     fn max_of(self, v: Self::V) -> f32;
+    /// [`Arith::sum_of`] of each.
+    #[inline(always)]
+    fn sum_of_each<const R: usize>(self, v: [Self::V; R]) -> [f32; R] {
+        let mut out = [0.0; R];
+        for r in 0..R {
+            out[r] = self.sum_of(v[r]);
+        }
+        out
+    }
+    /// [`Arith::max_of`] of each.
+    #[inline(always)]
+    fn max_of_each<const R: usize>(self, v: [Self::V; R]) -> [f32; R] {
+        let mut out = [0.0; R];
+        for r in 0..R {
+            out[r] = self.max_of(v[r]);
+        }
+        out
+    }
 
     /// `a · b + c`, fused where the level can.
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32;
@@ -174,10 +192,10 @@ pub(crate) fn widen(x: f16) -> f32 {
     f32::from_bits(magnitude | (bits & 0x8000) << 16)
 }
 
-/// Folds a register by halves.
+/// Folds a register by halves; and some.
 #[cfg(target_arch = "x86_64")]
 macro_rules! fold {
-    ($name_256:ident, $name_512:ident, $ps:ident, $ps_256:ident) => {
+    ($name_256:ident, $name_512:ident, $each_256:ident, $each_512:ident, $ps:ident, $ps_256:ident, $ps_512:ident) => {
         /// # Safety
         ///
         /// The CPU has AVX2.
@@ -201,13 +219,68 @@ macro_rules! fold {
             // SAFETY: the caller has the features.
             unsafe { $name_256($ps_256(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
         }
+
+        /// # Safety
+        ///
+        /// The CPU has AVX2.
+        #[inline(always)]
+        unsafe fn $each_256<const R: usize>(v: [std::arch::x86_64::__m256; R]) -> [f32; R] {
+            let mut out = [0.0; R];
+            for r in 0..R {
+                // SAFETY: the caller has the features.
+                out[r] = unsafe { $name_256(v[r]) };
+            }
+            out
+        }
+
+        /// # Safety
+        ///
+        /// The CPU has AVX-512DQ.
+        #[inline(always)]
+        unsafe fn $each_512<const R: usize>(v: [std::arch::x86_64::__m512; R]) -> [f32; R] {
+            use std::arch::x86_64::*;
+            let mut out = [0.0; R];
+            // SAFETY: the caller has the features, and `out` has eight numbers where they are stored.
+            unsafe {
+                if R != 8 {
+                    for r in 0..R {
+                        out[r] = $name_512(v[r]);
+                    }
+                    return out;
+                }
+                // Side by side: halves of two, then quarters of four, then halves of quarters of all.
+                let mut two = [_mm512_setzero_ps(); 4];
+                for i in 0..4 {
+                    let (a, b) = (v[2 * i], v[2 * i + 1]);
+                    two[i] = $ps_512(
+                        _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
+                        _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
+                    );
+                }
+                let mut four = [_mm512_setzero_ps(); 2];
+                for i in 0..2 {
+                    let (a, b) = (two[2 * i], two[2 * i + 1]);
+                    four[i] = $ps_512(
+                        _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b),
+                        _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b),
+                    );
+                }
+                let [a, b] = four;
+                let all = $ps_512(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let all = $ps_512(all, _mm512_permute_ps::<0b01_00_11_10>(all));
+                let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+                let all = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, all));
+                _mm256_storeu_ps(out.as_mut_ptr(), all);
+            }
+            out
+        }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-fold!(sum_of_256, sum_of_512, _mm_add_ps, _mm256_add_ps);
+fold!(sum_of_256, sum_of_512, sums_of_256, sums_of_512, _mm_add_ps, _mm256_add_ps, _mm512_add_ps);
 #[cfg(target_arch = "x86_64")]
-fold!(max_of_256, max_of_512, _mm_max_ps, _mm256_max_ps);
+fold!(max_of_256, max_of_512, maxima_of_256, maxima_of_512, _mm_max_ps, _mm256_max_ps, _mm512_max_ps);
 
 /// `a / b` by an estimate of `1 / b` and one Newton step: a third of the instruction's time.
 ///
@@ -310,7 +383,8 @@ unsafe fn transpose_8x8(x: &[f32], x_row: usize, to: &mut [f32], to_row: usize) 
 macro_rules! x86 {
     ($name:ident, $features:literal, $v:ident, $n:literal, $splat:ident, $load:ident, $load_f16:ident,
      $widen:ident, $store:ident, $mul:ident, $fma:ident,
-     $add:ident, $div:ident, $sqrt:ident, $gate:ident, $max:ident, $sum_of:ident, $max_of:ident, $softmax_exp:ident) => {
+     $add:ident, $div:ident, $sqrt:ident, $gate:ident, $max:ident, $sum_of:ident, $max_of:ident, $sums_of:ident, $maxima_of:ident,
+     $softmax_exp:ident) => {
         #[doc = concat!("`", $features, "`")]
         #[derive(Clone, Copy)]
         pub(crate) struct $name(());
@@ -422,6 +496,18 @@ macro_rules! x86 {
             }
 
             #[inline(always)]
+            fn sum_of_each<const R: usize>(self, v: [Self::V; R]) -> [f32; R] {
+                // SAFETY: the value of `self` proves the features.
+                unsafe { $sums_of(v) }
+            }
+
+            #[inline(always)]
+            fn max_of_each<const R: usize>(self, v: [Self::V; R]) -> [f32; R] {
+                // SAFETY: the value of `self` proves the features.
+                unsafe { $maxima_of(v) }
+            }
+
+            #[inline(always)]
             fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
                 a.mul_add(b, c)
             }
@@ -478,6 +564,8 @@ x86!(
     _mm256_max_ps,
     sum_of_256,
     max_of_256,
+    sums_of_256,
+    maxima_of_256,
     softmax_exp
 );
 #[cfg(target_arch = "x86_64")]
@@ -500,6 +588,8 @@ x86!(
     _mm512_max_ps,
     sum_of_512,
     max_of_512,
+    sums_of_512,
+    maxima_of_512,
     softmax_exp_512
 );
 

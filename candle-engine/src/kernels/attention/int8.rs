@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::integers::Integers;
 use super::number::Plane;
-use super::products::{hide, sum};
+use super::products::{self, hide, sums};
 use crate::kernels::lanes::{Arith, LANES};
 use crate::kv::BLOCK;
 
@@ -166,21 +166,19 @@ pub(super) fn weigh<const R: usize, L: Integers>(
     let factors = black_box(&mut factors);
     for r in 0..R {
         hide(&mut scores[r], &parts[r]);
-        let mut here = arith.splat(f32::MIN);
-        for at in (0..BLOCK).step_by(n) {
-            // A score that is NaN is passed over, and is a weight that is NaN.
-            here = arith.max_v(arith.load(&scores[r][at..]), here);
-        }
-        let here = arith.max_of(here);
-        let largest = if here > max[r] { here } else { max[r] };
-        (factors[0][r], factors[1][r]) = (max[r] - largest, here - largest);
+    }
+    let here = products::largest(arith, scores, &[f32::MIN; R]);
+    for r in 0..R {
+        let largest = if here[r] > max[r] { here[r] } else { max[r] };
+        (factors[0][r], factors[1][r]) = (max[r] - largest, here[r] - largest);
         max[r] = largest;
         for score in &mut scores[r] {
-            *score -= here;
+            *score -= here[r];
         }
     }
     arith.softmax_exp(factors.as_flattened_mut());
     arith.softmax_exp(scores.as_flattened_mut());
+    let sums = sums(arith, scores);
     let (mut of, mut seen) = (parts[0].clone(), *scales);
     let mut factor = normalize(&mut seen, &of);
     for r in 0..R {
@@ -189,7 +187,7 @@ pub(super) fn weigh<const R: usize, L: Integers>(
             factor = normalize(&mut seen, &of);
         }
         let [before, here] = [factors[0][r], factors[1][r]];
-        total[r] = arith.mul_add(total[r], before, sum(arith, &scores[r]) * here);
+        total[r] = arith.mul_add(total[r], before, sums[r] * here);
         (weights[r].before, weights[r].here) = (before, here * factor);
         for at in (0..BLOCK).step_by(n) {
             let weight = arith.mul_v(arith.load(&scores[r][at..]), arith.load(&seen[at..]));
@@ -251,11 +249,11 @@ fn panel<const R: usize, const P: usize, L: Integers>(
 ) {
     let (arith, n, width) = (level.arith(), <L::A as Arith>::N, sums.len() / R);
     let mut acc = [[level.zero(); P]; R];
-    let len = (2 * P * n).min(2 * (d - column));
-    let rows = values.numbers.chunks_exact(2 * d).enumerate().take(BLOCK / 2);
-    for (j, numbers) in rows.take(pairs.end).skip(pairs.start) {
-        let mut numbers = &numbers[2 * column..][..len];
-        let mut rest = [0; 2 * BLOCK];
+    let (start, len) = (2 * (pairs.start * d + column), (2 * P * n).min(2 * (d - column)));
+    let mut rest = [0; 2 * BLOCK];
+    for (i, numbers) in values.numbers[start..].chunks(2 * d).take(pairs.len()).enumerate() {
+        let j = pairs.start + i;
+        let mut numbers = &numbers[..len];
         if P == 1 && len < 2 * n {
             rest[..len].copy_from_slice(numbers);
             numbers = &rest;
@@ -263,7 +261,7 @@ fn panel<const R: usize, const P: usize, L: Integers>(
         let mut columns = [level.splat([0; 2]); P];
         for p in 0..P {
             if p % 2 == 0 {
-                values.fetch(2 * (j * d + column + p * n));
+                values.fetch(start + 2 * (i * d + p * n));
             }
             columns[p] = level.load(&numbers[2 * p * n..]);
         }

@@ -80,46 +80,64 @@ pub(super) fn weigh<const R: usize, A: Arith>(
     for r in 0..R {
         hide(&mut scores[r], &parts[r]);
     }
+    let largest = largest(arith, scores, max);
     // In memory, as the scores are: LLVM would gather some of these and some of those in one register.
     let mut factors = [0.0; LANES];
     let rescale = black_box(&mut factors);
     for r in 0..R {
-        let mut largest = arith.splat(max[r]);
-        for at in (0..BLOCK).step_by(A::N) {
-            // A score that is NaN is passed over, and is a weight that is NaN.
-            largest = arith.max_v(arith.load(&scores[r][at..]), largest);
-        }
-        let largest = arith.max_of(largest);
-        rescale[r] = max[r] - largest;
-        max[r] = largest;
+        rescale[r] = max[r] - largest[r];
+        max[r] = largest[r];
         for score in &mut scores[r] {
-            *score -= largest;
+            *score -= largest[r];
         }
     }
     arith.softmax_exp(rescale);
     arith.softmax_exp(scores.as_flattened_mut());
+    let sums = sums(arith, scores);
     for r in 0..R {
-        total[r] = arith.mul_add(total[r], rescale[r], sum(arith, &scores[r]));
+        total[r] = arith.mul_add(total[r], rescale[r], sums[r]);
     }
     std::array::from_fn(|r| rescale[r])
 }
 
-/// The sum of a block's weights: halves are added to each other until one number is left.
+/// Each row's largest score, or the number that is given if that is larger. A score that is NaN is passed over: it is a
+/// weight that is NaN.
 #[inline(always)]
-pub(super) fn sum<A: Arith>(arith: A, weights: &[f32; BLOCK]) -> f32 {
-    // As many as the narrowest level has.
-    let mut parts = [arith.splat(0.0); BLOCK / 4];
-    let mut count = BLOCK / A::N;
-    for (p, part) in parts[..count].iter_mut().enumerate() {
-        *part = arith.load(&weights[p * A::N..]);
-    }
-    while count > 1 {
-        count /= 2;
-        for p in 0..count {
-            parts[p] = arith.add_v(parts[p], parts[p + count]);
+pub(super) fn largest<const R: usize, A: Arith>(
+    arith: A,
+    scores: &[[f32; BLOCK]; R],
+    least: &[f32; R],
+) -> [f32; R] {
+    let mut largest = [arith.splat(0.0); R];
+    for r in 0..R {
+        largest[r] = arith.splat(least[r]);
+        for at in (0..BLOCK).step_by(A::N) {
+            largest[r] = arith.max_v(arith.load(&scores[r][at..]), largest[r]);
         }
     }
-    arith.sum_of(parts[0])
+    arith.max_of_each(largest)
+}
+
+/// The sums of a block's weights: halves are added to each other until one number is left.
+#[inline(always)]
+pub(super) fn sums<const R: usize, A: Arith>(arith: A, weights: &[[f32; BLOCK]; R]) -> [f32; R] {
+    let mut sums = [arith.splat(0.0); R];
+    for r in 0..R {
+        // As many as the narrowest level has.
+        let mut parts = [arith.splat(0.0); BLOCK / 4];
+        let mut count = BLOCK / A::N;
+        for (p, part) in parts[..count].iter_mut().enumerate() {
+            *part = arith.load(&weights[r][p * A::N..]);
+        }
+        while count > 1 {
+            count /= 2;
+            for p in 0..count {
+                parts[p] = arith.add_v(parts[p], parts[p + count]);
+            }
+        }
+        sums[r] = parts[0];
+    }
+    arith.sum_of_each(sums)
 }
 
 /// sums = sums · rescale + weights `[R, BLOCK]` · values `[BLOCK, d]`, in the order of positions, of each row those that

@@ -191,7 +191,7 @@ fn walk<M: Multiply>(multiply: M, [task, next]: [&Task; 2], q: &[f32]) -> Softma
         group,
         d,
         width,
-        parts: Vec::new(),
+        parts: vec![0..0; tile.rows()],
         queries: multiply.queries(scaled, tile.rows(), d),
         state: Softmax::new(count, width),
         scores: vec![[0.0; BLOCK]; count],
@@ -269,19 +269,27 @@ impl<'a, M: Multiply> Work<'a, M> {
 
     #[inline(always)]
     fn planes(&mut self, multiply: M, block: usize, planes: &impl Planes<M>) {
-        self.parts.clear();
-        let mut rows = 0..0;
-        for query in 0..self.tile.queries {
-            let Range { start, end } = self.tile.sees(query);
+        let tile = self.tile;
+        let part = |query: usize| {
+            let Range { start, end } = tile.sees(query);
             let within = |position: usize| position.saturating_sub(block * BLOCK).min(BLOCK);
-            let part = within(start)..within(end);
-            // Later queries begin and end later: those that see something of the block follow each other.
-            match (part.is_empty(), rows.is_empty()) {
-                (true, true) => rows = (query + 1) * self.group..(query + 1) * self.group,
-                (true, false) => {}
-                (false, _) => rows.end = (query + 1) * self.group,
+            within(start)..within(end)
+        };
+        // Later queries begin and end later: if the first and the last see the same, all do.
+        let (first, last) = (part(0), part(tile.queries - 1));
+        let mut rows = 0..self.parts.len();
+        if first == last {
+            // As in the block before, but for a few.
+            if self.parts.first() != Some(&first) || self.parts.last() != Some(&last) {
+                self.parts.fill(first);
             }
-            self.parts.extend(std::iter::repeat_n(part, self.group));
+        } else {
+            for (query, parts) in self.parts.chunks_exact_mut(self.group).enumerate() {
+                parts.fill(part(query));
+            }
+            // And those that see something of the block follow each other.
+            rows.start = self.parts.iter().take_while(|part| part.is_empty()).count();
+            rows.end -= self.parts.iter().rev().take_while(|part| part.is_empty()).count();
         }
         let Range { start: mut row, end } = rows;
         while row < end {
