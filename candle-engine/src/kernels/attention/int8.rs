@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::integers::Integers;
 use super::number::Plane;
-use super::products::{self, hide, sums};
+use super::products::{self, hide_unseen, sums};
 use crate::kernels::lanes::{Arith, LANES};
 use crate::kv::BLOCK;
 
@@ -164,9 +164,7 @@ pub(super) fn weigh<const R: usize, L: Integers>(
     // In memory, as the scores are: LLVM would gather some of these and some of those in one register.
     let mut factors = [[0.0; LANES / 2]; 2];
     let factors = black_box(&mut factors);
-    for r in 0..R {
-        hide(&mut scores[r], &parts[r]);
-    }
+    hide_unseen(scores, parts);
     let here = products::largest(arith, scores, &[f32::MIN; R]);
     for r in 0..R {
         let largest = if here[r] > max[r] { here[r] } else { max[r] };
@@ -179,8 +177,7 @@ pub(super) fn weigh<const R: usize, L: Integers>(
     arith.softmax_exp(factors.as_flattened_mut());
     arith.softmax_exp(scores.as_flattened_mut());
     let sums = sums(arith, scores);
-    let (mut of, mut seen) = (parts[0].clone(), *scales);
-    let mut factor = normalize(&mut seen, &of);
+    let (mut of, mut seen, mut factor) = (0..0, *scales, 0.0);
     for r in 0..R {
         if parts[r] != of {
             (of, seen) = (parts[r].clone(), *scales);
@@ -200,9 +197,8 @@ pub(super) fn weigh<const R: usize, L: Integers>(
 #[inline(always)]
 fn normalize(scales: &mut [f32; BLOCK], part: &Range<usize>) -> f32 {
     // What is not seen may be anything.
-    for (j, scale) in scales.iter_mut().enumerate() {
-        *scale = if part.contains(&j) { *scale } else { 0.0 };
-    }
+    scales[..part.start].fill(0.0);
+    scales[part.end..].fill(0.0);
     let (factor, inverse) = factors_of(largest(scales), f32::from(i16::MAX));
     for scale in scales {
         *scale *= inverse;

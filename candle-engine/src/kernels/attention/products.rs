@@ -57,13 +57,21 @@ pub(super) fn score<const R: usize, const P: usize, N: Number, A: Arith>(
     }
 }
 
-/// Takes out of a row's scores those of positions that it does not see.
+/// Takes out of rows' scores those of positions that they do not see. Not inlined: most blocks are seen whole.
+#[inline(never)]
+fn hide(scores: &mut [[f32; BLOCK]], parts: &[Range<usize>]) {
+    for (scores, part) in scores.iter_mut().zip(parts) {
+        scores[..part.start].fill(f32::NEG_INFINITY);
+        scores[part.end..].fill(f32::NEG_INFINITY);
+    }
+}
+
+/// Each row's scores of what it sees alone.
 #[inline(always)]
-pub(super) fn hide(scores: &mut [f32; BLOCK], part: &Range<usize>) {
-    if part.len() < BLOCK {
-        for (j, score) in scores.iter_mut().enumerate() {
-            *score = if part.contains(&j) { *score } else { f32::NEG_INFINITY };
-        }
+pub(super) fn hide_unseen<const R: usize>(scores: &mut [[f32; BLOCK]; R], parts: &[Range<usize>; R]) {
+    // As parts begin and end in the order of rows.
+    if parts[R - 1].start > 0 || parts[0].end < BLOCK {
+        hide(scores, parts);
     }
 }
 
@@ -77,9 +85,7 @@ pub(super) fn weigh<const R: usize, A: Arith>(
     max: &mut [f32; R],
     total: &mut [f32; R],
 ) -> [f32; R] {
-    for r in 0..R {
-        hide(&mut scores[r], &parts[r]);
-    }
+    hide_unseen(scores, parts);
     let largest = largest(arith, scores, max);
     // In memory, as the scores are: LLVM would gather some of these and some of those in one register.
     let mut factors = [0.0; LANES];
@@ -141,7 +147,7 @@ pub(super) fn sums<const R: usize, A: Arith>(arith: A, weights: &[[f32; BLOCK]; 
 }
 
 /// sums = sums · rescale + weights `[R, BLOCK]` · values `[BLOCK, d]`, in the order of positions, of each row those that
-/// it sees: `parts`, which begin and end in the order of rows.
+/// it sees: `parts`, which begin and end in the order of rows, and are the same of fewer rows than the level has.
 ///
 /// Shapes: `sums [R, width]`, `width` being `d` or more, in whole blocks.
 #[inline(always)]
@@ -158,6 +164,7 @@ pub(super) fn add_values<const R: usize, const P: usize, N: Number, A: Arith>(
     const { assert!(BLOCK.is_multiple_of(P * A::N)) };
     let some = parts[0].start..parts[R - 1].end;
     assert!(some.end <= BLOCK && values.numbers.len() == BLOCK * d);
+    debug_assert!(R == A::ROWS || parts[0] == parts[R - 1]);
     // What all rows see.
     let start = parts[R - 1].start.min(some.end);
     let all = start..parts[0].end.max(start);
@@ -175,7 +182,7 @@ pub(super) fn add_values<const R: usize, const P: usize, N: Number, A: Arith>(
                 values.fetch(j * d + panel);
                 &values.numbers[j * d + panel..]
             };
-            if R > 1 {
+            if R == A::ROWS {
                 for j in some.start..all.start {
                     accumulate_some(arith, weights, parts, j, columns(j), &mut acc);
                 }
@@ -186,7 +193,7 @@ pub(super) fn add_values<const R: usize, const P: usize, N: Number, A: Arith>(
                     accumulate(arith, weights[r][j], &columns, &mut acc[r]);
                 }
             }
-            if R > 1 {
+            if R == A::ROWS {
                 for j in all.end..some.end {
                     accumulate_some(arith, weights, parts, j, columns(j), &mut acc);
                 }

@@ -293,12 +293,17 @@ impl<'a, M: Multiply> Work<'a, M> {
         }
         let Range { start: mut row, end } = rows;
         while row < end {
+            // Fewer rows than a level has only if they see the same.
+            let alike = || self.parts[row..end].iter().take_while(|part| **part == self.parts[row]).count();
             row += match end - row {
-                8.. if M::A::ROWS >= 8 => self.pass::<8>(multiply, row, planes),
-                4.. if M::A::ROWS >= 4 => self.pass::<4>(multiply, row, planes),
-                3 if M::A::ROWS >= 4 => self.pass::<3>(multiply, row, planes),
-                2 if M::A::ROWS >= 4 => self.pass::<2>(multiply, row, planes),
-                _ => self.pass::<1>(multiply, row, planes),
+                8.. if M::A::ROWS == 8 => self.pass::<8>(multiply, row, planes),
+                4.. if M::A::ROWS == 4 => self.pass::<4>(multiply, row, planes),
+                _ => match alike() {
+                    4.. if M::A::ROWS == 8 => self.pass::<4>(multiply, row, planes),
+                    3 if M::A::ROWS >= 4 => self.pass::<3>(multiply, row, planes),
+                    2 if M::A::ROWS >= 4 => self.pass::<2>(multiply, row, planes),
+                    _ => self.pass::<1>(multiply, row, planes),
+                },
             };
         }
     }
