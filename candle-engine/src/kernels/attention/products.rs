@@ -151,7 +151,6 @@ pub(super) fn sums<const R: usize, A: Arith>(arith: A, weights: &[[f32; BLOCK]; 
 ///
 /// Shapes: `sums [R, width]`, `width` being `d` or more, in whole blocks.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // as few as there are
 pub(super) fn add_values<const R: usize, const P: usize, N: Number, A: Arith>(
     arith: A,
     weights: &[[f32; BLOCK]; R],
