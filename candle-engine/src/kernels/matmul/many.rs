@@ -112,6 +112,9 @@ macro_rules! many {
                     let (x, totals) = (x.tile(&k, &tokens), &mut totals[tokens.start * rows..]);
                     let (totals, _) = totals.as_chunks_mut::<PANEL>();
                     let totals = totals.chunks_exact_mut(tokens.len());
+                    // What comes next of the tokens lies behind these.
+                    let share = size_of_val(x).div_ceil(rows / PANEL).next_multiple_of(LINE);
+                    let mut after: *const u8 = x.as_ptr_range().end.cast();
                     for ((r, panel), totals) in
                         (0..rows).step_by(PANEL).zip(panels.chunks_exact(size)).zip(totals)
                     {
@@ -119,6 +122,8 @@ macro_rules! many {
                             let next = next.wrapping_add(row * w.stride * size_of::<F::Raw>());
                             lines.clone().for_each(|line| prefetch_far(next.wrapping_add(line * LINE)));
                         }
+                        (0..share).step_by(LINE).for_each(|at| prefetch_far(after.wrapping_add(at)));
+                        after = after.wrapping_add(share);
                         if let Some(totals) = totals.first_chunk_mut() {
                             add_all(panel_dots::<$most>(x, panel), totals);
                         } else if let Some(totals) = totals.first_chunk_mut() {
