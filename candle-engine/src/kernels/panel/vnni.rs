@@ -16,20 +16,25 @@ const FOUR: usize = 4;
 /// Bytes from the quads that are multiplied to those that are asked for, into the first-level cache.
 const SOON: usize = 768;
 
-/// Tokens whose activations are broadcast to a register for both of a panel's; of the others each instruction broadcasts
-/// its own. That is an instruction less to decode and a load more: of what a core decodes in a cycle another thread of
-/// it takes half, and if all tokens were such there would be more loads than it has time for.
-const BROADCAST: usize = 4;
+/// Tokens of twelve whose activations are broadcast to a register for both of a panel's; of the others each instruction
+/// broadcasts its own. That is an instruction less to decode and a load more: of what a core decodes in a cycle another
+/// thread of it takes half, and if all twelve were such there would be more loads than it has time for.
+const SHARED: usize = 4;
 
-/// Adds the products of two registers of quants and the activations of token `T` at `x`.
+/// Adds the products of two registers of quants and the activations of token `T` at `x`, of the first `SHARED` by way of a
+/// register.
 ///
 /// # Safety
 ///
 /// The activations can be read.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-unsafe fn dots_512<const T: usize>(sums: [__m512i; 2], w: [__m512i; 2], x: *const i32) -> [__m512i; 2] {
-    if T < BROADCAST {
+unsafe fn dots_512<const T: usize, const SHARED: usize>(
+    sums: [__m512i; 2],
+    w: [__m512i; 2],
+    x: *const i32,
+) -> [__m512i; 2] {
+    if T < SHARED {
         // SAFETY: the caller's promise.
         let x = _mm512_set1_epi32(unsafe { *x.add(T) });
         return [_mm512_dpbusd_epi32(sums[0], w[0], x), _mm512_dpbusd_epi32(sums[1], w[1], x)];
@@ -47,14 +52,18 @@ unsafe fn dots_512<const T: usize>(sums: [__m512i; 2], w: [__m512i; 2], x: *cons
     [a, b]
 }
 
-/// The same of registers of half the size.
+/// The same of registers of half the size, always by way of a register.
 ///
 /// # Safety
 ///
 /// As there.
 #[target_feature(enable = "avxvnni,avx2,fma,f16c")]
 #[inline]
-unsafe fn dots_256<const T: usize>(sums: [__m256i; 2], w: [__m256i; 2], x: *const i32) -> [__m256i; 2] {
+unsafe fn dots_256<const T: usize, const SHARED: usize>(
+    sums: [__m256i; 2],
+    w: [__m256i; 2],
+    x: *const i32,
+) -> [__m256i; 2] {
     // SAFETY: the caller's promise.
     let x = _mm256_set1_epi32(unsafe { *x.add(T) });
     [_mm256_dpbusd_avx_epi32(sums[0], w[0], x), _mm256_dpbusd_avx_epi32(sums[1], w[1], x)]
@@ -148,7 +157,7 @@ macro_rules! level {
                             // SAFETY: so many tokens of a tile, by the assertion.
                             unsafe {
                                 let x = x.as_ptr().add(first);
-                                each!(t < T, { acc[t] = $dots::<t>(acc[t], w, x) });
+                                each!(t < T, { acc[t] = $dots::<t, SHARED>(acc[t], w, x) });
                             }
                         }
                     }
@@ -231,10 +240,11 @@ macro_rules! level {
                                     let at: *const u8 = line.as_ptr().cast();
                                     [$load(at.cast()), $load(at.add(QUAD * $lanes).cast())]
                                 };
-                                // SAFETY: so many tokens of a tile, by the assertion.
+                                // SAFETY: so many tokens of a tile, by the assertion. To scale sums takes so long that
+                                // there is time for all loads.
                                 unsafe {
                                     let x = x.as_ptr().add(first);
-                                    each!(t < T, { acc[t] = $dots::<t>(acc[t], w, x) });
+                                    each!(t < T, { acc[t] = $dots::<t, 0>(acc[t], w, x) });
                                 }
                             }
                         }
