@@ -240,8 +240,8 @@ macro_rules! level {
                                     let at: *const u8 = line.as_ptr().cast();
                                     [$load(at.cast()), $load(at.add(QUAD * $lanes).cast())]
                                 };
-                                // SAFETY: so many tokens of a tile, by the assertion. To scale sums takes so long that
-                                // there is time for all loads.
+                                // To scale sums takes so long that there is time for all loads.
+                                // SAFETY: so many tokens of a tile, by the assertion.
                                 unsafe {
                                     let x = x.as_ptr().add(first);
                                     each!(t < T, { acc[t] = $dots::<t, 0>(acc[t], w, x) });
