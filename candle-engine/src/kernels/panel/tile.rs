@@ -141,12 +141,8 @@ impl Shape {
             }
         } else if self.run == 1 {
             // A loop over runs would be a call for each, and one over places would look for the end at each.
-            assert!(from.is_empty() || (from.len() - 1) * self.width < to.len(), "room for a token's quads");
-            let mut at = 0;
-            for quad in from {
-                // SAFETY: at most the last place, by the assertion.
-                unsafe { *to.get_unchecked_mut(at) = i32::from_le_bytes(*quad) };
-                at += self.width;
+            for (to, quad) in to.chunks_mut(self.width).zip(from) {
+                to[0] = i32::from_le_bytes(*quad);
             }
         } else {
             let runs = to.chunks_mut(self.run * self.width);
