@@ -184,7 +184,7 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
                     || (),
                     |panel, tile, periods, y| {
                         // SAFETY: as above.
-                        unsafe { vnni::avx::multiply(panel, &q, tile, periods, y) }
+                        unsafe { vnni::avx::multiply(panel, &q, S::BITS, tile, periods, y) }
                     },
                 );
             }
@@ -203,7 +203,7 @@ fn run<S: Source>(isa: Isa, w: &S, up: Option<(&S, Act)>, x: &[f32], y: &mut [f3
                         if tiles {
                             amx::multiply(panel, &q, tile, periods, y);
                         } else {
-                            vnni::avx512::multiply(panel, &q, tile, periods, y);
+                            vnni::avx512::multiply(panel, &q, S::BITS, tile, periods, y);
                         }
                     }
                 });

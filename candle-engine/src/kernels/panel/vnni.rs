@@ -72,10 +72,10 @@ unsafe fn dots_256<const T: usize, const SHARED: usize>(
 /// Makes a module with `multiply`; `$lanes` rows a register, `$tokens` tokens at a time, of formats with sub-scales
 /// `$fewer`.
 macro_rules! level {
-    ($name:ident, $features:literal, lanes = $lanes:literal, tokens = [$($tokens:literal),*], [$($fewer:literal),*],
+    ($name:ident, $features:literal, lanes = $lanes:literal, tokens = [$($tokens:literal),*], fewer = $fewer:literal,
      $zero:ident, $set:ident, $dots:ident, $convert:ident, $load:ident, $zero_ps:ident, $load_ps:ident,
      $store_ps:ident, $set_ps:ident, $mul:ident, $fma:ident, $mul_integers:ident, $add_integers:ident,
-     $dot_words:ident, $store:ident, $field:ident) => {
+     $dot_words:ident, $register:ident, $cast:ident, $field:ident) => {
         #[doc = concat!("`", $features, "`")]
         pub mod $name {
             use super::*;
@@ -83,29 +83,44 @@ macro_rules! level {
             /// Rows of a panel: two registers.
             pub const ROWS: usize = 2 * $lanes;
 
+            /// Tokens at a time where periods have sub-scales: each has two more registers, of totals.
+            const FEWER: usize = $fewer;
+
             /// Adds the products of a panel's rows and a tile's tokens to `y`, whose numbers count from the second
             /// period on.
             #[target_feature(enable = $features)]
             pub fn multiply(
                 panel: &Panel,
                 q: &Quantization,
+                bits: u32,
                 tile: &Tile,
                 periods: Range<usize>,
                 y: &mut [[f32; ROWS]],
             ) {
                 assert!(panel.octets == ROWS / OCTET && y.len() == tile.len && tile.len <= TILE, "a tile");
+                if q.has_sub_scales() {
+                    let some = match (q.period / (FOUR * QUAD), bits) {
+                        (1, _) => some_of_groups::<1, false>,
+                        (2, ..=4) => some_of_groups::<2, true>,
+                        (2, _) => some_of_groups::<2, false>,
+                        _ => unreachable!("periods of 16 or 32"),
+                    };
+                    for (first, y) in (0..).step_by(FEWER).zip(y.chunks_mut(FEWER)) {
+                        if let Ok(y) = y.try_into() {
+                            some(panel, q, tile, first, periods.clone(), y);
+                        } else {
+                            // As fast as fewer tokens, whose sums would wait for each other.
+                            let mut all = [[0.0; ROWS]; FEWER];
+                            all[..y.len()].copy_from_slice(y);
+                            some(panel, q, tile, first, periods.clone(), &mut all);
+                            y.copy_from_slice(&all[..y.len()]);
+                        }
+                    }
+                    return;
+                }
                 let mut t = 0;
                 while t < tile.len {
                     let left = tile.len - t;
-                    if q.has_sub_scales() {
-                        $(
-                            if left >= $fewer {
-                                some_of_groups::<$fewer>(panel, q, tile, t, periods.clone(), &mut y[t..t + $fewer]);
-                                t += $fewer;
-                                continue;
-                            }
-                        )*
-                    }
                     $(
                         if left >= $tokens {
                             some::<$tokens>(panel, q, tile, t, periods.clone(), &mut y[t..t + $tokens]);
@@ -200,124 +215,148 @@ macro_rules! level {
                 }
             }
 
-            /// `T` tokens from `first` on; of each group its periods' sums are scaled and added up as integers.
+            /// `FEWER` tokens from `first` on, periods of `4 * FOURS` quads; of each group its periods' sums are scaled and added
+            /// up as integers: where sums of sixteen products fit 16 bits, `WORDS`, by one instruction.
             #[target_feature(enable = $features)]
-            fn some_of_groups<const T: usize>(
+            fn some_of_groups<const FOURS: usize, const WORDS: bool>(
                 panel: &Panel,
                 q: &Quantization,
                 tile: &Tile,
                 first: usize,
                 periods: Range<usize>,
-                y: &mut [[f32; ROWS]],
+                y: &mut [[f32; ROWS]; FEWER],
             ) {
-                assert!(first + T <= TILE, "tokens of a tile");
-                let y: &mut [[f32; ROWS]; T] = y.try_into().expect("numbers of so many tokens");
-                let (lines, _) = panel.lines.as_chunks::<{ ROWS / 16 }>();
+                assert!(first + FEWER <= TILE, "tokens of a tile");
+                assert!(!WORDS || q.offset == 0 && q.has_min, "sums of 16 bits, and sub-scales without a sign");
+                let lines: &[[[[Line; ROWS / 16]; FOUR]; FOURS]] = panel.lines.as_chunks().0.as_chunks().0.as_chunks().0;
+                let quads: &[[[[i32; TILE]; FOUR]; FOURS]] = tile.quads.as_chunks().0.as_chunks().0.as_chunks().0;
                 let (sub_scales, _) = panel.sub_scales.as_chunks::<{ ROWS / OCTET }>();
-                let (quads, _) = tile.quads.as_chunks::<TILE>();
                 let (starts, _) = tile.starts.as_chunks::<TILE>();
                 let mut outliers = tile.outliers_from(periods.start * q.period).peekable();
-                let (in_group, in_period) = (q.group / q.period, q.period / QUAD);
+                let in_group = q.group / q.period;
                 for g in periods.start / in_group..periods.end / in_group {
                     let of_group = g * in_group..(g + 1) * in_group;
-                    let numbers = of_group.start * in_period..of_group.end * in_period;
-                    let lines = lines[numbers.clone()].chunks_exact(in_period);
-                    let quads = quads[numbers].chunks_exact(in_period);
+                    let numbers = lines[of_group.clone()].iter().zip(&quads[of_group.clone()]);
                     let scaled = sub_scales[of_group.clone()].iter().zip(&starts[of_group]);
-                    let mut totals = [[$zero(); 2]; T];
-                    for ((lines, quads), (sub_scales, starts)) in lines.zip(quads).zip(scaled) {
-                        let mut acc = [[$zero(); 2]; T];
-                        if q.offset != 0 {
-                            each!(t < T, {
+                    let mut totals = [[$zero(); 2]; FEWER];
+                    for ((lines, quads), (sub_scales, starts)) in numbers.zip(scaled) {
+                        // SAFETY: two registers of integers.
+                        let sub_scales = unsafe { two(sub_scales.as_flattened()) };
+                        let mut acc = [[$zero(); 2]; FEWER];
+                        if !WORDS && q.offset != 0 {
+                            each!(t < FEWER, {
                                 acc[t] = [$set(starts[first + t]); 2];
                             });
                         }
-                        let ((lines, _), (quads, _)) = (lines.as_chunks::<FOUR>(), quads.as_chunks::<FOUR>());
                         for (lines, quads) in lines.iter().zip(quads) {
                             for (line, x) in lines.iter().zip(quads) {
-                                // SAFETY: lines follow each other, and these hold two registers.
-                                let w = unsafe {
-                                    let at: *const u8 = line.as_ptr().cast();
-                                    [$load(at.cast()), $load(at.add(QUAD * $lanes).cast())]
-                                };
                                 // To scale sums takes so long that there is time for all loads.
-                                // SAFETY: so many tokens of a tile, by the assertion.
+                                // SAFETY: two registers of quants, and so many tokens of a tile, by the assertion.
                                 unsafe {
-                                    let x = x.as_ptr().add(first);
-                                    each!(t < T, { acc[t] = $dots::<t, 0>(acc[t], w, x) });
+                                    let (w, x) = (two(line), x.as_ptr().add(first));
+                                    each!(t < FEWER, { acc[t] = $dots::<t, 0>(acc[t], w, x) });
                                 }
                             }
-                        }
-                        let at = sub_scales.as_flattened().as_ptr();
-                        // SAFETY: two registers of integers.
-                        let sub_scales = unsafe { [$load(at.cast()), $load(at.add($lanes).cast())] };
-                        each!(t < T, {
-                            for h in 0..2 {
-                                totals[t][h] = $add_integers(totals[t][h], $mul_integers(acc[t][h], sub_scales[h]));
+                            if WORDS {
+                                each!(t < FEWER, {
+                                    for h in 0..2 {
+                                        totals[t][h] = $dot_words(totals[t][h], acc[t][h], sub_scales[h]);
+                                    }
+                                    acc[t] = [$zero(); 2];
+                                });
                             }
-                        });
-                    }
-                    let mut sums = [[[0; $lanes]; 2]; T];
-                    each!(t < T, {
-                        for h in 0..2 {
-                            // SAFETY: a register of integers.
-                            unsafe { $store(sums[t][h].as_mut_ptr().cast(), totals[t][h]) };
                         }
-                    });
-                    add_group(panel, q, tile, g, first, &sums, y);
+                        if !WORDS {
+                            each!(t < FEWER, {
+                                for h in 0..2 {
+                                    let scaled = $mul_integers(acc[t][h], sub_scales[h]);
+                                    totals[t][h] = $add_integers(totals[t][h], scaled);
+                                }
+                            });
+                        }
+                    }
+                    add_group(panel, q, tile, g, first, &totals, y);
                     while let Some(outlier) = outliers.next_if(|o| o.input < (g + 1) * q.group) {
-                        if (first..first + T).contains(&outlier.token) {
+                        if (first..first + FEWER).contains(&outlier.token) {
                             add_outlier(panel, q, outlier, &mut y[outlier.token - first]);
                         }
                     }
                 }
             }
 
-            /// Adds a group's sums, of tokens from `first` on, to `y`, whose numbers count from the second group on.
+            /// Adds what a group's totals come to, of tokens from `first` on, to `y`, whose numbers count from the second group
+            /// on.
             #[target_feature(enable = $features)]
+            #[inline(never)] // for every kind of group one
             fn add_group(
                 panel: &Panel,
                 q: &Quantization,
                 tile: &Tile,
                 group: usize,
                 first: usize,
-                sums: &[[[i32; $lanes]; 2]],
-                y: &mut [[f32; ROWS]],
+                totals: &[[$register; 2]; FEWER],
+                y: &mut [[f32; ROWS]; FEWER],
             ) {
-                let of_group = |v: &[[f32; OCTET]]| -> [[f32; $lanes]; 2] {
-                    let v: &[[f32; OCTET]; ROWS / OCTET] = &v.as_chunks().0[group];
-                    std::array::from_fn(|h| v.as_flattened().as_chunks().0[h])
-                };
-                let (scales, in_group) = (of_group(&panel.scales), q.group / q.period);
-                let (mins, pairs) = match q.has_min {
-                    true => (of_group(&panel.mins), group * in_group / 2..(group + 1) * in_group / 2),
-                    false => ([[0.0; $lanes]; 2], 0..0),
-                };
-                let sub_mins: &[[[i32; OCTET]; ROWS / OCTET]] = &panel.sub_mins.as_chunks().0[pairs.clone()];
-                let x_pairs: &[[i32; TILE]] = &tile.pairs.as_chunks().0[pairs];
                 let x_scales: &[f32; TILE] = &tile.scales.as_chunks().0[group];
-                for h in 0..2 {
-                    // SAFETY: a register of numbers each.
-                    let (scale, min) = unsafe { ($load_ps(scales[h].as_ptr()), $load_ps(mins[h].as_ptr())) };
-                    for (t, (sums, y)) in (first..).zip(sums.iter().zip(&mut *y)) {
-                        let (y, x_scale) = (&mut y.as_chunks_mut::<$lanes>().0[h], $set_ps(x_scales[t]));
-                        // SAFETY: as above.
+                let x_scales: &[f32; FEWER] = x_scales[first..].first_chunk().expect("tokens of a tile");
+                let of_group = |v: &[[f32; OCTET]]| {
+                    let v: &[[f32; OCTET]; ROWS / OCTET] = &v.as_chunks().0[group];
+                    // SAFETY: two registers of numbers.
+                    unsafe { two(v) }.map(|v| $cast(v))
+                };
+                let scales = of_group(&panel.scales);
+                each!(t < FEWER, {
+                    let x_scale = $set_ps(x_scales[t]);
+                    for (h, y) in y[t].as_chunks_mut::<$lanes>().0.iter_mut().enumerate() {
+                        // SAFETY: a register of the row's numbers.
                         unsafe {
                             let before = if group == 0 { $zero_ps() } else { $load_ps(y.as_ptr()) };
-                            let sum = $convert($load(sums[h].as_ptr().cast()));
-                            let mut sum = $fma(sum, $mul(scale, x_scale), before);
-                            if q.has_min {
-                                let mut dot = $zero();
-                                for (mins, x) in sub_mins.iter().zip(x_pairs) {
-                                    let mins = mins.as_flattened()[h * $lanes..][..$lanes].as_ptr();
-                                    dot = $dot_words(dot, $load(mins.cast()), $set(x[t]));
-                                }
-                                sum = $fma($convert(dot), $mul(min, x_scale), sum);
-                            }
-                            $store_ps(y.as_mut_ptr(), sum);
+                            let scale = $mul(scales[h], x_scale);
+                            $store_ps(y.as_mut_ptr(), $fma($convert(totals[t][h]), scale, before));
                         }
                     }
+                });
+                if !q.has_min {
+                    return;
                 }
+                let in_group = q.group / q.period;
+                let pairs = group * in_group / 2..(group + 1) * in_group / 2;
+                let sub_mins: &[[[i32; OCTET]; ROWS / OCTET]] = &panel.sub_mins.as_chunks().0[pairs.clone()];
+                let x_pairs: &[[i32; TILE]] = &tile.pairs.as_chunks().0[pairs];
+                let mut dots = [[$zero(); 2]; FEWER];
+                for (sub_mins, x) in sub_mins.iter().zip(x_pairs) {
+                    let x: &[i32; FEWER] = x[first..].first_chunk().expect("tokens of a tile");
+                    // SAFETY: two registers of integers.
+                    let sub_mins = unsafe { two(sub_mins) };
+                    each!(t < FEWER, {
+                        for h in 0..2 {
+                            dots[t][h] = $dot_words(dots[t][h], sub_mins[h], $set(x[t]));
+                        }
+                    });
+                }
+                let mins = of_group(&panel.mins);
+                each!(t < FEWER, {
+                    let x_scale = $set_ps(x_scales[t]);
+                    for (h, y) in y[t].as_chunks_mut::<$lanes>().0.iter_mut().enumerate() {
+                        let min = $mul(mins[h], x_scale);
+                        // SAFETY: a register of the row's numbers.
+                        unsafe { $store_ps(y.as_mut_ptr(), $fma($convert(dots[t][h]), min, $load_ps(y.as_ptr()))) };
+                    }
+                });
+            }
+
+            /// Two registers of what follows each other in memory.
+            ///
+            /// # Safety
+            ///
+            /// So much is there.
+            #[target_feature(enable = $features)]
+            #[inline]
+            unsafe fn two<V>(v: &[V]) -> [$register; 2] {
+                debug_assert_eq!(size_of_val(v), 2 * size_of::<$register>(), "two registers");
+                let at: *const $register = v.as_ptr().cast();
+                // SAFETY: the caller's promise.
+                unsafe { [$load(at), $load(at.add(1))] }
             }
 
             /// Adds the products of an activation that was left out to its token's numbers.
@@ -366,7 +405,7 @@ level!(
     "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
     lanes = 16,
     tokens = [12, 8, 4, 2, 1],
-    [6, 2, 1],
+    fewer = 6,
     _mm512_setzero_si512,
     _mm512_set1_epi32,
     dots_512,
@@ -381,7 +420,8 @@ level!(
     _mm512_mullo_epi32,
     _mm512_add_epi32,
     _mm512_dpwssd_epi32,
-    _mm512_storeu_si512,
+    __m512i,
+    _mm512_castsi512_ps,
     field_of_sixteen
 );
 
@@ -390,7 +430,7 @@ level!(
     "avxvnni,avx2,fma,f16c",
     lanes = 8,
     tokens = [6, 4, 2, 1],
-    [3, 1],
+    fewer = 3,
     _mm256_setzero_si256,
     _mm256_set1_epi32,
     dots_256,
@@ -405,6 +445,7 @@ level!(
     _mm256_mullo_epi32,
     _mm256_add_epi32,
     _mm256_dpwssd_avx_epi32,
-    _mm256_storeu_si256,
+    __m256i,
+    _mm256_castsi256_ps,
     field_of_eight
 );
