@@ -50,17 +50,15 @@ pub fn matmul<const BITS: u32>(
     let (of_scales, of_zeros) = (of_sixteen(w.scales), of_sixteen(w.zeros.unwrap_or_default()));
     LINES.with_borrow_mut(|lines| {
         lines.clear();
-        x.iter().for_each(|x| lay_out::<BITS>(x, lines));
-        let all = lines.chunks_exact(lines.len() / x.len());
+        let all = lines_of_all::<BITS>(x, lines);
         let in_turn = if x.len() > 6 && BITS == 8 { SIXTEEN } else { 4 };
         let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole, in_turn);
         if let [x] = x {
-            let lines = all.clone().next().expect("a token's");
             return with_room(|kept| {
                 for from in (range.start..whole).step_by(SIXTEEN) {
                     scales.read(of_scales);
                     zeros.read(of_zeros);
-                    out(from, 0, &to_array(one::one::<BITS>(w, from, x, lines, kept)));
+                    out(from, 0, &to_array(one::one::<BITS>(w, from, x, all[0], kept)));
                 }
             });
         }
@@ -74,7 +72,7 @@ pub fn matmul<const BITS: u32>(
                 let x = &x[t..];
                 let quants = if t == 0 { &mut quants } else { &mut Stream::default() };
                 let mut y = [[0.0; SIXTEEN]; FEW];
-                let lines = all.clone().skip(t);
+                let lines = &all[t..];
                 let count = match x.len() {
                     8 if BITS == 8 => across::<8>(w, from, x, quants, &mut y),
                     7 if BITS == 8 => across::<7>(w, from, x, quants, &mut y),
@@ -101,6 +99,24 @@ pub(super) fn streams(w: &Grouped, rows: Range<usize>, in_turn: usize) -> [Strea
         let row = bytes.len() / w.rows;
         Stream::new(&bytes[rows.start * row..rows.end * row], in_turn * row)
     })
+}
+
+/// Each token's activations as they meet lines of weights: of bytes as they lie, where rows end with a line, else copies in
+/// `lines`.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn lines_of_all<'a, const BITS: u32>(x: &'a [Tile], lines: &'a mut Vec<__m512i>) -> [&'a [__m512i]; FEW] {
+    assert!(x.len() <= FEW, "few tokens");
+    let mut all = [&[][..]; FEW];
+    if BITS == 8 && x.iter().all(|x| x.quads.len().is_multiple_of(WIDE / QUAD)) {
+        for (all, x) in all.iter_mut().zip(x) {
+            // SAFETY: they begin with a line of a cache, and are whole ones.
+            *all = unsafe { std::slice::from_raw_parts(x.quads.as_ptr().cast(), x.quads.len() / (WIDE / QUAD)) };
+        }
+        return all;
+    }
+    x.iter().for_each(|x| lay_out::<BITS>(x, lines));
+    all.iter_mut().zip(lines.chunks_exact(lines.len() / x.len())).for_each(|(all, lines)| *all = lines);
+    all
 }
 
 /// Adds a token's activations to `lines` as they meet a line of weights: 64, or of nibbles the 64 in low halves and then
@@ -144,21 +160,19 @@ impl Sums {
 /// its order.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 #[inline]
-fn some<'a, const BITS: u32, const T: usize>(
+fn some<const BITS: u32, const T: usize>(
     w: &Grouped,
     from: usize,
     x: &[Tile],
-    mut lines: impl Iterator<Item = &'a [__m512i]>,
+    lines: &[&[__m512i]],
     quants: &mut Stream,
     kept: &mut [[__m512i; 4]; KEPT],
     out: &mut [[f32; SIXTEEN]; FEW],
 ) -> usize {
     let bytes = w.bits.bytes(w.cols);
-    let mut of_token: [&[__m512i]; T] = [&[]; T];
-    for lines_of in &mut of_token {
-        *lines_of = lines.next().expect("lines of each token");
-        assert!(lines_of.len() >= bytes.div_ceil(WIDE) * 8 / BITS as usize, "lines of a row");
-    }
+    let of_token: &[&[__m512i]; T] = lines.first_chunk().expect("lines of each token");
+    let of_row = bytes.div_ceil(WIDE) * 8 / BITS as usize;
+    assert!(of_token.iter().all(|lines| lines.len() >= of_row), "lines of a row");
     let sums = Sums::of(w).expect("rows that can be cut");
     let mut results = Results::<T>::new(w, from, &x[..T]);
     let all = &w.quants[from * bytes..(from + SIXTEEN) * bytes];
@@ -178,13 +192,13 @@ fn some<'a, const BITS: u32, const T: usize>(
                     while at + WIDE <= end {
                         ahead.read_lines::<4>();
                         let all = u64::MAX;
-                        add_line::<BITS, T>(rows.add(at), bytes, all, &of_token, line, &mut of_rows);
+                        add_line::<BITS, T>(rows.add(at), bytes, all, of_token, line, &mut of_rows);
                         (at, line) = (at + WIDE, line + 1);
                     }
                     if at < end {
                         ahead.read(4 * (end - at));
                         let rest = (1 << (end - at)) - 1;
-                        add_line::<BITS, T>(rows.add(at), bytes, rest, &of_token, line, &mut of_rows);
+                        add_line::<BITS, T>(rows.add(at), bytes, rest, of_token, line, &mut of_rows);
                         at = end;
                     }
                     for of_rows in of_rows {
@@ -196,9 +210,9 @@ fn some<'a, const BITS: u32, const T: usize>(
         }
         let kept = &kept[..T * here.div_ceil(sums.bytes)];
         match sums.quarters {
-            1 => add::<1, T>(&mut results, kept),
+            1 => add::<4, T>(&mut results, kept),
             2 => add::<2, T>(&mut results, kept),
-            _ => add::<4, T>(&mut results, kept),
+            _ => add::<1, T>(&mut results, kept),
         }
     }
     *quants = ahead;
@@ -300,25 +314,24 @@ fn across<const T: usize>(
     T
 }
 
-/// Adds some sums that were kept, of which so many quarters are a period.
+/// Adds some sums that were kept, of `PERIODS` each.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-fn add<const QUARTERS: usize, const T: usize>(results: &mut Results<T>, kept: &[[__m512i; 4]]) {
-    let mut dots = [_mm512_setzero_si512(); 4 * KEPT];
-    let dots = &mut dots[..4 / QUARTERS * kept.len()];
-    for (dots, kept) in dots.chunks_exact_mut(4 / QUARTERS * T).zip(kept.chunks_exact(T)) {
+fn add<const PERIODS: usize, const T: usize>(results: &mut Results<T>, kept: &[[__m512i; 4]]) {
+    for kept in kept.chunks_exact(T) {
+        let mut dots = [[_mm512_setzero_si512(); T]; PERIODS];
         for (t, kept) in kept.iter().enumerate() {
-            if QUARTERS == 4 {
-                dots[t] = sums_of_quarters(*kept);
+            if PERIODS == 1 {
+                dots[0][t] = sums_of_quarters(*kept);
                 continue;
             }
             let [a, b, c, d] = transpose_quarters(*kept);
-            if QUARTERS == 2 {
-                dots[t] = _mm512_add_epi32(a, b);
-                dots[T + t] = _mm512_add_epi32(c, d);
+            if PERIODS == 2 {
+                dots[0][t] = _mm512_add_epi32(a, b);
+                dots[1][t] = _mm512_add_epi32(c, d);
             } else {
-                [dots[t], dots[T + t], dots[2 * T + t], dots[3 * T + t]] = [a, b, c, d];
+                dots.iter_mut().zip([a, b, c, d]).for_each(|(dots, v)| dots[t] = v);
             }
         }
+        results.add_periods(dots.as_flattened());
     }
-    results.add_periods(dots);
 }

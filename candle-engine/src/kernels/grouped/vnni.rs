@@ -25,6 +25,10 @@ pub(super) fn sixteen_scales(
     let groups = w.cols / w.group;
     let left = SCALES.min(groups - group);
     let at = from * groups + group;
+    if groups == 1 && w.zeros.is_none() {
+        scales[0] = sixteen_numbers(&w.scales[at * w.scale_format.size()..], w.scale_format);
+        return;
+    }
     match w.scale_format {
         DenseFormat::F32 => {
             for half in 0..left.div_ceil(4) {
@@ -55,6 +59,24 @@ pub(super) fn sixteen_scales(
             let zero = _mm512_cvtepi32_ps(_mm512_and_si512(zero, _mm512_set1_epi32(255)));
             let min = _mm512_mul_ps(scales[4 * word + i], zero);
             mins[4 * word + i] = _mm512_xor_ps(min, _mm512_set1_ps(-0.0));
+        }
+    }
+}
+
+/// The first sixteen numbers.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+fn sixteen_numbers(bytes: &[u8], format: DenseFormat) -> __m512 {
+    let bytes = &bytes[..SIXTEEN * format.size()];
+    // SAFETY: so many bytes are there; any alignment will do.
+    unsafe {
+        match format {
+            DenseFormat::F32 => _mm512_loadu_ps(bytes.as_ptr().cast()),
+            DenseFormat::F16 => _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())),
+            DenseFormat::BF16 => {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bytes.as_ptr().cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
         }
     }
 }
