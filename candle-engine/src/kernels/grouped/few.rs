@@ -110,7 +110,8 @@ fn lines_of_all<'a, const BITS: u32>(x: &'a [Tile], lines: &'a mut Vec<__m512i>)
     if BITS == 8 && x.iter().all(|x| x.quads.len().is_multiple_of(WIDE / QUAD)) {
         for (all, x) in all.iter_mut().zip(x) {
             // SAFETY: they begin with a line of a cache, and are whole ones.
-            *all = unsafe { std::slice::from_raw_parts(x.quads.as_ptr().cast(), x.quads.len() / (WIDE / QUAD)) };
+            *all =
+                unsafe { std::slice::from_raw_parts(x.quads.as_ptr().cast(), x.quads.len() / (WIDE / QUAD)) };
         }
         return all;
     }

@@ -305,42 +305,37 @@ macro_rules! level {
                     unsafe { two(v) }.map(|v| $cast(v))
                 };
                 let scales = of_group(&panel.scales);
+                let (mut mins, mut dots) = ([$zero_ps(); 2], [[$zero(); 2]; FEWER]);
+                if q.has_min {
+                    mins = of_group(&panel.mins);
+                    let in_group = q.group / q.period;
+                    let pairs = group * in_group / 2..(group + 1) * in_group / 2;
+                    let sub_mins: &[[[i32; OCTET]; ROWS / OCTET]] = &panel.sub_mins.as_chunks().0[pairs.clone()];
+                    let x_pairs: &[[i32; TILE]] = &tile.pairs.as_chunks().0[pairs];
+                    for (sub_mins, x) in sub_mins.iter().zip(x_pairs) {
+                        let x: &[i32; FEWER] = x[first..].first_chunk().expect("tokens of a tile");
+                        // SAFETY: two registers of integers.
+                        let sub_mins = unsafe { two(sub_mins) };
+                        each!(t < FEWER, {
+                            for h in 0..2 {
+                                dots[t][h] = $dot_words(dots[t][h], sub_mins[h], $set(x[t]));
+                            }
+                        });
+                    }
+                }
                 each!(t < FEWER, {
                     let x_scale = $set_ps(x_scales[t]);
                     for (h, y) in y[t].as_chunks_mut::<$lanes>().0.iter_mut().enumerate() {
+                        let scale = $mul(scales[h], x_scale);
                         // SAFETY: a register of the row's numbers.
                         unsafe {
                             let before = if group == 0 { $zero_ps() } else { $load_ps(y.as_ptr()) };
-                            let scale = $mul(scales[h], x_scale);
-                            $store_ps(y.as_mut_ptr(), $fma($convert(totals[t][h]), scale, before));
+                            let mut sum = $fma($convert(totals[t][h]), scale, before);
+                            if q.has_min {
+                                sum = $fma($convert(dots[t][h]), $mul(mins[h], x_scale), sum);
+                            }
+                            $store_ps(y.as_mut_ptr(), sum);
                         }
-                    }
-                });
-                if !q.has_min {
-                    return;
-                }
-                let in_group = q.group / q.period;
-                let pairs = group * in_group / 2..(group + 1) * in_group / 2;
-                let sub_mins: &[[[i32; OCTET]; ROWS / OCTET]] = &panel.sub_mins.as_chunks().0[pairs.clone()];
-                let x_pairs: &[[i32; TILE]] = &tile.pairs.as_chunks().0[pairs];
-                let mut dots = [[$zero(); 2]; FEWER];
-                for (sub_mins, x) in sub_mins.iter().zip(x_pairs) {
-                    let x: &[i32; FEWER] = x[first..].first_chunk().expect("tokens of a tile");
-                    // SAFETY: two registers of integers.
-                    let sub_mins = unsafe { two(sub_mins) };
-                    each!(t < FEWER, {
-                        for h in 0..2 {
-                            dots[t][h] = $dot_words(dots[t][h], sub_mins[h], $set(x[t]));
-                        }
-                    });
-                }
-                let mins = of_group(&panel.mins);
-                each!(t < FEWER, {
-                    let x_scale = $set_ps(x_scales[t]);
-                    for (h, y) in y[t].as_chunks_mut::<$lanes>().0.iter_mut().enumerate() {
-                        let min = $mul(mins[h], x_scale);
-                        // SAFETY: a register of the row's numbers.
-                        unsafe { $store_ps(y.as_mut_ptr(), $fma($convert(dots[t][h]), min, $load_ps(y.as_ptr()))) };
                     }
                 });
             }
