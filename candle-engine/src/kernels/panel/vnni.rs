@@ -77,6 +77,7 @@ macro_rules! level {
      $store_ps:ident, $set_ps:ident, $mul:ident, $fma:ident, $mul_integers:ident, $add_integers:ident,
      $dot_words:ident, $register:ident, $cast:ident, $field:ident) => {
         #[doc = concat!("`", $features, "`")]
+        #[allow(clippy::out_of_bounds_indexing)] // of tokens past the last, which `each` leaves out
         pub mod $name {
             use super::*;
 
