@@ -36,5 +36,6 @@ mod unwritten;
 pub use act::Act;
 pub use isa::Isa;
 use lanes::per_isa;
+pub use panel::sharing;
 pub use recycle::Recycler;
 pub use unwritten::unwritten;

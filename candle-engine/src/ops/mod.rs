@@ -102,6 +102,14 @@ pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R
     }
 }
 
+/// Runs `f`, in which several matrices multiply `x`: those that quantize it alike and follow each other do so once.
+pub fn sharing<R>(x: &Tensor, f: impl FnOnce() -> R) -> R {
+    match x.is_contiguous().then(|| with_slice(x, <[f32]>::as_ptr_range)) {
+        Some(Ok(place)) => crate::kernels::sharing(place, f),
+        _ => f(),
+    }
+}
+
 /// The rows of a matrix in vectors of their own.
 ///
 /// Shapes: `x [n, width]` → `n` vectors of `width` numbers, in f32.

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_engine::kv::{Batch, KvCache};
 use candle_engine::ops::{self, AttentionSpec, Exec, RopeTable};
 use candle_engine::weights::Linear;
-use candle_engine::Result;
+use candle_engine::{Error, Result};
 use candle_engine_quantization::Loader;
 
 use super::RmsNorm;
@@ -75,12 +75,15 @@ impl Attention {
     pub fn forward(&self, x: Tensor, rope: Option<&RopeTable>, batch: &mut Batch) -> Result<Tensor> {
         let rope = rope.filter(|_| self.rope);
         let (q_norm, k_norm) = self.qk_norm.as_ref().map(|(q, k)| (q, k)).unzip();
-        // Keys and values first: their memory is free for the queries.
-        let k = self.heads(self.proj.k.forward(&x)?, k_norm, rope)?;
-        let v = self.proj.v.forward(&x)?;
-        ops::remember(&self.exec, &self.spec, self.layer, [&k, &v], batch)?;
-        drop((k, v));
-        let q = self.heads(self.proj.q.forward(&x)?, q_norm, rope)?;
+        let q = ops::sharing(&x, || {
+            // Keys and values first: their memory is free for the queries. And values, whose format may be another's, before
+            // keys.
+            let v = self.proj.v.forward(&x)?;
+            let k = self.heads(self.proj.k.forward(&x)?, k_norm, rope)?;
+            ops::remember(&self.exec, &self.spec, self.layer, [&k, &v], batch)?;
+            drop((k, v));
+            self.heads(self.proj.q.forward(&x)?, q_norm, rope)
+        })?;
         drop(x);
         let a = ops::attention(&self.exec, &self.spec, self.layer, &q, batch)?;
         drop(q);
@@ -118,7 +121,7 @@ impl CrossAttention {
 
     /// Computes keys and values of a memory's rows `m [t, hidden]` and keeps them in the batch's caches.
     pub fn remember(&self, m: &Tensor, batch: &mut Batch) -> Result<()> {
-        let (k, v) = (self.proj.k.forward(m)?, self.proj.v.forward(m)?);
+        let (k, v) = ops::sharing(m, || Ok::<_, Error>((self.proj.k.forward(m)?, self.proj.v.forward(m)?)))?;
         ops::remember(&self.exec, &self.spec, self.layer, [&k, &v], batch)
     }
 

@@ -22,6 +22,7 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod driver;
+mod shared;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -31,6 +32,7 @@ mod x86;
 #[cfg(target_arch = "x86_64")]
 pub use self::avx2::{pairs, set_quants};
 pub use self::driver::{matmul, matmul_gated, Few, Source};
+pub use self::shared::sharing;
 pub use self::tile::{Outlier, Quantization, Tile};
 use self::tile::{Parts, Tokens};
 #[cfg(target_arch = "x86_64")]

@@ -8,6 +8,7 @@ use crate::kernels::prefetch::{prefetch, LINE};
 use crate::kernels::threads::parallel_chunks;
 use crate::kernels::Isa;
 
+use super::shared::Shared;
 use super::{QUAD, UNIT};
 
 /// Tokens of a tile.
@@ -199,12 +200,20 @@ pub struct Tokens {
     tiles: Vec<Tile>,
     len: usize,
     shape: Shape,
+    /// What they are of, and how they were made, if that was shared.
+    made: Option<(Shared, Isa, Quantization)>,
 }
 
 impl Tokens {
-    /// Quantizes `x`, rows of `k`, into the buffers that are there: tiles of this shape.
+    /// Quantizes `x`, rows of `k`, into the buffers that are there: tiles of this shape. Does nothing if that is what they
+    /// are, of an input that is shared.
     pub fn quantize(&mut self, isa: Isa, x: &[f32], q: &Quantization, shape: Shape) {
         assert!(q.group.is_multiple_of(q.period) && q.group.is_multiple_of(UNIT) && q.group <= MOST, "{q:?}");
+        let made = Shared::of(x).map(|x| (x, isa, *q));
+        if made.is_some() && (self.made, self.shape) == (made, shape) {
+            return;
+        }
+        self.made = None;
         (self.len, self.shape) = (x.len() / q.k * q.parts(), shape);
         let (len, width) = (self.len, shape.width);
         let count = len.div_ceil(width);
@@ -213,6 +222,7 @@ impl Tokens {
             tile[0].shape = shape;
             fill(isa, &mut tile[0], i * width..len.min((i + 1) * width), x, q);
         });
+        self.made = made;
     }
 
     /// The tiles; all but the last are full.
