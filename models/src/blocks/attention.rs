@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_engine::kv::{Batch, KvCache};
 use candle_engine::ops::{self, AttentionSpec, Exec, RopeTable};
 use candle_engine::weights::Linear;
-use candle_engine::{Error, Result};
+use candle_engine::Result;
 use candle_engine_quantization::Loader;
 
 use super::RmsNorm;
@@ -121,8 +121,10 @@ impl CrossAttention {
 
     /// Computes keys and values of a memory's rows `m [t, hidden]` and keeps them in the batch's caches.
     pub fn remember(&self, m: &Tensor, batch: &mut Batch) -> Result<()> {
-        let (k, v) = ops::sharing(m, || Ok::<_, Error>((self.proj.k.forward(m)?, self.proj.v.forward(m)?)))?;
-        ops::remember(&self.exec, &self.spec, self.layer, [&k, &v], batch)
+        ops::sharing(m, || {
+            let (k, v) = (self.proj.k.forward(m)?, self.proj.v.forward(m)?);
+            ops::remember(&self.exec, &self.spec, self.layer, [&k, &v], batch)
+        })
     }
 
     /// `[t, hidden] → [t, hidden]`; `memories` says how many rows, one after another, attend to each. `see` is shown

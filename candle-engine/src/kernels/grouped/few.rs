@@ -49,7 +49,6 @@ pub fn matmul<const BITS: u32>(
     let of_sixteen = |bytes: &[u8]| SIXTEEN * (bytes.len() / w.rows);
     let (of_scales, of_zeros) = (of_sixteen(w.scales), of_sixteen(w.zeros.unwrap_or_default()));
     LINES.with_borrow_mut(|lines| {
-        lines.clear();
         let all = lines_of_all::<BITS>(x, lines);
         let in_turn = if x.len() > 6 && BITS == 8 { SIXTEEN } else { 4 };
         let [mut quants, mut scales, mut zeros] = streams(w, range.start..whole, in_turn);
@@ -115,6 +114,7 @@ fn lines_of_all<'a, const BITS: u32>(x: &'a [Tile], lines: &'a mut Vec<__m512i>)
         }
         return all;
     }
+    lines.clear();
     x.iter().for_each(|x| lay_out::<BITS>(x, lines));
     all.iter_mut().zip(lines.chunks_exact(lines.len() / x.len())).for_each(|(all, lines)| *all = lines);
     all

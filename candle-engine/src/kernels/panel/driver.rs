@@ -96,6 +96,20 @@ thread_local! {
     static SCRATCH: RefCell<[Scratch; 2]> = RefCell::default();
 }
 
+/// Runs `f`, in which products by the numbers at `x`, which do not change meanwhile, quantize them once if they do it alike
+/// and follow each other on this thread.
+pub fn sharing<R>(x: Range<*const f32>, f: impl FnOnce() -> R) -> R {
+    struct Before(Option<Range<usize>>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            TOKENS.with_borrow_mut(|tokens| tokens.share(self.0.take()));
+        }
+    }
+    let place = x.start.addr()..x.end.addr();
+    let _before = Before(TOKENS.with_borrow_mut(|tokens| tokens.share(Some(place))));
+    f()
+}
+
 /// `y[t, r] = Σ w[r, i] · x[t, i]`
 ///
 /// Shapes: `x [m, k]`, `y [m, rows]`.

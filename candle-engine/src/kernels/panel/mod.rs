@@ -22,7 +22,6 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod driver;
-mod shared;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -31,8 +30,7 @@ mod x86;
 
 #[cfg(target_arch = "x86_64")]
 pub use self::avx2::{pairs, set_quants};
-pub use self::driver::{matmul, matmul_gated, Few, Source};
-pub use self::shared::sharing;
+pub use self::driver::{matmul, matmul_gated, sharing, Few, Source};
 pub use self::tile::{Outlier, Quantization, Tile};
 use self::tile::{Parts, Tokens};
 #[cfg(target_arch = "x86_64")]

@@ -8,7 +8,6 @@ use crate::kernels::prefetch::{prefetch, LINE};
 use crate::kernels::threads::parallel_chunks;
 use crate::kernels::Isa;
 
-use super::shared::Shared;
 use super::{QUAD, UNIT};
 
 /// Tokens of a tile.
@@ -200,16 +199,25 @@ pub struct Tokens {
     tiles: Vec<Tile>,
     len: usize,
     shape: Shape,
-    /// What they are of, and how they were made, if that was shared.
-    made: Option<(Shared, Isa, Quantization)>,
+    /// The place in memory of an input that several matrices multiply.
+    shared: Option<Range<usize>>,
+    /// How they were made of it, if they were.
+    made: Option<(Isa, Quantization)>,
 }
 
 impl Tokens {
+    /// Says at which place in memory an input lies that does not change until it is said again; returns what was said before.
+    pub fn share(&mut self, place: Option<Range<usize>>) -> Option<Range<usize>> {
+        self.made = None;
+        std::mem::replace(&mut self.shared, place)
+    }
+
     /// Quantizes `x`, rows of `k`, into the buffers that are there: tiles of this shape. Does nothing if that is what they
     /// are, of an input that is shared.
     pub fn quantize(&mut self, isa: Isa, x: &[f32], q: &Quantization, shape: Shape) {
         assert!(q.group.is_multiple_of(q.period) && q.group.is_multiple_of(UNIT) && q.group <= MOST, "{q:?}");
-        let made = Shared::of(x).map(|x| (x, isa, *q));
+        let Range { start, end } = x.as_ptr_range();
+        let made = (self.shared == Some(start.addr()..end.addr())).then_some((isa, *q));
         if made.is_some() && (self.made, self.shape) == (made, shape) {
             return;
         }
@@ -405,4 +413,39 @@ fn pair(factor: i32, bytes: &[u8]) -> i32 {
         sums = [sums[0] + a + b, sums[1] + c + d];
     }
     (factor * sums[0]) & 0xffff | (factor * sums[1]) << 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_is_quantized_once_while_it_is_shared() {
+        let (k, outliers, precise) = (32, false, false);
+        let q = Quantization { k, period: k, group: k, offset: 0, has_min: false, outliers, precise };
+        let (mut x, mut tokens) = (vec![1.0; k], Tokens::default());
+        let scale = |tokens: &mut Tokens, x: &[f32], q: &Quantization| {
+            tokens.quantize(Isa::best(), x, q, Shape::in_turn(1));
+            tokens.tiles()[0].scales[0] * 127.0
+        };
+        let place = Some(x.as_ptr().addr()..x.as_ptr_range().end.addr());
+        assert_eq!(tokens.share(place.clone()), None);
+        assert_eq!(scale(&mut tokens, &x, &q), 1.0);
+        // Unseen, though nobody should do it; but not by another format, nor after another input.
+        x[0] = 2.0;
+        assert_eq!(scale(&mut tokens, &x, &q), 1.0);
+        assert_eq!(scale(&mut tokens, &x, &Quantization { outliers: true, ..q }), 2.0);
+        x[0] = 3.0;
+        assert_eq!(scale(&mut tokens, &[4.0; 32], &q), 4.0);
+        assert_eq!(scale(&mut tokens, &x, &q), 3.0);
+        // Another input at the same place, and one that is not shared.
+        x[0] = 5.0;
+        assert_eq!(tokens.share(place.clone()), place);
+        assert_eq!(scale(&mut tokens, &x, &q), 5.0);
+        tokens.share(None);
+        for largest in [6.0, 7.0] {
+            x[0] = largest;
+            assert_eq!(scale(&mut tokens, &x, &q), largest);
+        }
+    }
 }

@@ -165,23 +165,15 @@ macro_rules! level {
                         let ahead = quads.as_ptr().cast::<u8>().wrapping_add(SOON);
                         (0..size_of_val(quads)).step_by(LINE).for_each(|at| prefetch(ahead.wrapping_add(at)));
                         for (line, x) in lines.iter().zip(quads) {
-                            // SAFETY: lines follow each other, and these hold two registers.
-                            let w = unsafe {
-                                let at: *const u8 = line.as_ptr().cast();
-                                [$load(at.cast()), $load(at.add(QUAD * $lanes).cast())]
-                            };
-                            // SAFETY: so many tokens of a tile, by the assertion.
+                            // SAFETY: two registers of quants, and so many tokens of a tile, by the assertion.
                             unsafe {
-                                let x = x.as_ptr().add(first);
+                                let (w, x) = (two(line), x.as_ptr().add(first));
                                 each!(t < T, { acc[t] = $dots::<t, SHARED>(acc[t], w, x) });
                             }
                         }
                     }
                     // SAFETY: two registers of numbers.
-                    let scales = unsafe {
-                        let scales = scales[i].as_flattened().as_ptr();
-                        [$load_ps(scales), $load_ps(scales.add($lanes))]
-                    };
+                    let scales = unsafe { two(scales[i].as_flattened()) }.map(|v| $cast(v));
                     // The sums stay in memory: in registers from period to period they would drive out those of
                     // the integers.
                     let y = black_box(&mut *y);
